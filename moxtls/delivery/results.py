@@ -144,6 +144,9 @@ class RecipientResults:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
+        self._recipients = len(
+            {(each.messageID, to) for each in batch.messages for to in each.recipients}
+        )
         self._final: dict[tuple[str, str], Result] = {}
         self._reported = 0
         self._hasStarted = False
@@ -153,7 +156,7 @@ class RecipientResults:
 
     @property
     def complete(self) -> bool:
-        return not self._undecided()
+        return len(self._final) == self._recipients
 
     @property
     def errors(self) -> tuple[DeliveryError, ...]:

@@ -34,13 +34,15 @@ class DeliveryAttempt:
 
     @ivar isDelivering: False once its courier has answered.
     @ivar done: Fires once the attempt is over and its results are stored.
-    @ivar decisions: Made from its results so far.
+    @ivar recorded: Decisions that are stored.
+    @ivar unrecorded: Decisions that are to be stored when the attempt is over.
     """
 
     def __init__(self, group: DeliveryGroup) -> None:
         self.group = group
         self.isDelivering = True
-        self.decisions: list[RetryDecision] = []
+        self.recorded: list[RetryDecision] = []
+        self.unrecorded: list[RetryDecision] = []
         self.done: Deferred[None] = Deferred()
         self._pending = {
             (message.messageID, message.recipients[0].recipient): message

@@ -133,6 +133,30 @@ _RECIPIENT = (
     "message, address, destination, state, attempts, nextAttempt,"
     " ending, status, code, text, host, retryAfter, stored"
 )
+# The columns of _values().
+_RECORDED = (
+    *("id", "address", "state", "attempts", "nextAttempt", "due", "told", "ending"),
+    *("status", "code", "text", "host", "retryAfter", "stored"),
+)
+# One statement for many rows: before and after each statement the thread waits for the
+# interpreter lock, for milliseconds if the reactor is busy.
+_SET = ", ".join(f"{each} = new.{each}" for each in _RECORDED[2:])
+_NEW = ", ".join(
+    f"json_extract(value, '$[{place}]') AS {each}"
+    for place, each in enumerate(_RECORDED)
+)
+_RECORD = (
+    f"UPDATE recipient SET {_SET} FROM (SELECT {_NEW} FROM json_each(?)) AS new"
+    " JOIN message ON message.id = new.id"
+    " WHERE recipient.message = message.number AND recipient.address = new.address"
+).replace("due = new.due", "due = iif(message.held, NULL, new.due)")
+#: The values of a JSON array.
+_LISTED = "(SELECT value FROM json_each(?))"
+#: Condition for messages without a recipient that is waiting or to be reported.
+_FINISHED = (
+    "NOT EXISTS (SELECT 1 FROM recipient WHERE message = number"
+    f" AND (state = '{RecipientState.WAITING}' OR told = 0))"
+)
 #: Condition for messages with the shorter lifetime.
 _BRIEF = "(report IS NOT NULL OR sender = '')"
 
@@ -236,15 +260,12 @@ class Index:
         if number is None:
             return False
         destinations = self._destinations(number)
-        # The lifetime of a key begins with the removal of its message.
-        self._db.execute(
-            "UPDATE submitted SET at = ? WHERE key = "
-            "(SELECT key FROM message WHERE number = ?)",
-            (now, number),
-        )
-        self._db.execute("DELETE FROM message WHERE number = ?", (number,))
+        row = self._db.execute(
+            "SELECT key FROM message WHERE number = ?", (number,)
+        ).fetchone()
+        self._keepKeys([row["key"]], now)
+        self._delete([messageID])
         self._updateLanes(destinations)
-        self._files.remove(messageID)
         return True
 
     def forgetKeys(self, before: float, limit: int) -> None:
@@ -407,32 +428,22 @@ class Index:
 
     # --- after an attempt -----------------------------------------------------
 
-    def apply(self, decisions: Iterable[RetryDecision], now: float) -> None:
-        """
-        Store the states of recipients after an attempt that ended at C{now}; recipients
-        that were removed are ignored.
-        """
-        decisions = tuple(decisions)
-        self.record(decisions)
-        self._updateLanes({each.recipient.destination for each in decisions}, now)
-
     def record(self, decisions: Iterable[RetryDecision]) -> None:
         """
-        The same while the attempt goes on: L{apply} has to follow.
+        Store the states of recipients while an attempt goes on: L{ended} has to follow.
+        Recipients that were removed are ignored.
         """
-        self._db.executemany(
-            "UPDATE recipient SET state = ?, attempts = ?, nextAttempt = ?, due = CASE"
-            " WHEN (SELECT held FROM message WHERE number = recipient.message)"
-            " THEN NULL ELSE ? END, told = ?, ending = ?, status = ?, code = ?,"
-            " text = ?, host = ?, retryAfter = ?, stored = ?"
-            " WHERE message = (SELECT number FROM message WHERE id = ?)"
-            " AND address = ?",
-            [_values(each) for each in decisions],
-        )
+        self._db.execute(_RECORD, (json.dumps([_values(each) for each in decisions]),))
+
+    def ended(self, destinations: Iterable[str], now: float) -> None:
+        """
+        An attempt for C{destinations} ended at C{now}.
+        """
+        self._updateLanes(set(destinations), now)
 
     def repair(self, now: float) -> None:
         """
-        Complete the work of L{record} where no L{apply} followed, as the process died.
+        Complete the work of L{record} where no L{ended} followed, as the process died.
         """
         self._db.execute(
             "DELETE FROM lane WHERE NOT EXISTS (SELECT 1 FROM recipient"
@@ -443,12 +454,8 @@ class Index:
             " WHERE destination = lane.destination AND due IS NOT NULL)"
         )
         self._db.execute("UPDATE lane SET turn = max(due, served, notBefore)")
-        for row in self._db.execute(
-            "SELECT id FROM message WHERE NOT EXISTS (SELECT 1 FROM recipient"
-            " WHERE message = number AND (state = ? OR told = 0))",
-            (RecipientState.WAITING,),
-        ).fetchall():
-            self.remove(row["id"], now)
+        rows = self._db.execute(f"SELECT id FROM message WHERE {_FINISHED}").fetchall()
+        self.removeFinished([row["id"] for row in rows], now)
 
     def reached(self, destination: str) -> None:
         """
@@ -532,18 +539,49 @@ class Index:
             [(each.recipient, messageID) for each in recipients],
         )
 
-    def finished(self, messageID: str) -> bool:
+    def unreportedAmong(self, messageIDs: Iterable[str]) -> list[str]:
         """
-        True if all recipients have final results, and all notifications are sent.
+        Those of some messages with final results of which no notification was sent.
         """
-        row = self._db.execute(
-            "SELECT 1 FROM recipient WHERE (state = ? OR told = 0) AND message ="
-            " (SELECT number FROM message WHERE id = ?) LIMIT 1",
-            (RecipientState.WAITING, messageID),
-        ).fetchone()
-        return row is None
+        rows = self._db.execute(
+            f"SELECT id FROM message WHERE id IN {_LISTED} AND EXISTS (SELECT 1"
+            " FROM recipient WHERE message = number AND told = 0)",
+            (json.dumps(list(messageIDs)),),
+        )
+        return [str(row["id"]) for row in rows]
+
+    def removeFinished(self, messageIDs: Iterable[str], now: float) -> None:
+        """
+        Delete those of some messages that have final results for all recipients, and
+        no notification to be sent, and their files.
+        """
+        # Their recipients are due no more, so that no lane changes.
+        rows = self._db.execute(
+            f"SELECT id, key FROM message WHERE id IN {_LISTED} AND {_FINISHED}",
+            (json.dumps(list(messageIDs)),),
+        ).fetchall()
+        if rows:
+            self._keepKeys([row["key"] for row in rows if row["key"]], now)
+            self._delete([str(row["id"]) for row in rows])
 
     # --- helpers --------------------------------------------------------------
+
+    def _keepKeys(self, keys: Sequence[str], now: float) -> None:
+        """
+        Begin the lifetime of keys whose messages are removed.
+        """
+        if keys:
+            self._db.execute(
+                f"UPDATE submitted SET at = ? WHERE key IN {_LISTED}",
+                (now, json.dumps(keys)),
+            )
+
+    def _delete(self, messageIDs: Sequence[str]) -> None:
+        self._db.execute(
+            f"DELETE FROM message WHERE id IN {_LISTED}", (json.dumps(messageIDs),)
+        )
+        for messageID in messageIDs:
+            self._files.remove(messageID)
 
     def _number(self, messageID: str) -> int | None:
         row = self._db.execute(
@@ -647,6 +685,8 @@ def _values(decision: RetryDecision) -> tuple[object, ...]:
     assert result is not None
     isWaiting = recipient.state is RecipientState.WAITING
     return (
+        decision.messageID,
+        recipient.recipient,
         recipient.state,
         recipient.attempts,
         recipient.nextAttempt,
@@ -659,8 +699,6 @@ def _values(decision: RetryDecision) -> tuple[object, ...]:
         result.host,
         result.retryAfter,
         json.dumps(recipient.stored) if recipient.stored else "",
-        decision.messageID,
-        recipient.recipient,
     )
 
 

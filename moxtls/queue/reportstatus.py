@@ -107,5 +107,4 @@ def _markReported(
     spool: Spool, messageID: str, ended: Sequence[QueuedRecipient], now: float
 ) -> None:
     spool.index.markReported(messageID, ended)
-    if spool.index.finished(messageID):
-        spool.index.remove(messageID, now)
+    spool.index.removeFinished([messageID], now)

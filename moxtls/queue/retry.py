@@ -182,7 +182,8 @@ def _notification(envelope: Envelope, state: RecipientState) -> Notify:
 
 def bounded(result: Result) -> Result:
     """
-    The same result with texts of the remote host shortened, and without surrogates.
+    The same result with texts of the remote host shortened, and without surrogates
+    and NULs, which the index can't store.
     """
     return replace(
         result,
@@ -193,4 +194,5 @@ def bounded(result: Result) -> Result:
 
 
 def _text(text: str, maxLength: int) -> str:
-    return text[:maxLength].encode("utf-8", "replace").decode("utf-8")
+    text = text[:maxLength].replace("\0", "?")
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -244,7 +244,7 @@ class QueueService(Service):
             pairs = attempt.matchNew(results)
             if self._isRunning:
                 pairs += attempt.matchMissing()
-            attempt.decisions += self._decide(pairs)
+            attempt.unrecorded += self._decide(pairs)
             await recorder.finished()
             attempt.isDelivering = False
             await self._settle(attempt)
@@ -285,8 +285,13 @@ class QueueService(Service):
         Store results while the attempt goes on.
         """
         decisions = self._decide(pairs)
-        attempt.decisions += decisions
-        await self._writeUntilDone(attempt, lambda: self._recording.put(decisions))
+        stored = await self._writeUntilDone(
+            attempt, lambda: self._recording.put(decisions)
+        )
+        if stored:
+            attempt.recorded += decisions
+        else:
+            attempt.unrecorded += decisions
 
     def _decide(
         self, pairs: Iterable[tuple[QueuedMessage, Result]]
@@ -314,35 +319,39 @@ class QueueService(Service):
         """
 
         def write() -> Deferred[None]:
-            decisions, now = attempt.decisions, self._clock.seconds()
-            busy = self._busy()
+            busy, now = self._busy(), self._clock.seconds()
             return self._spool.run(
-                lambda spool: self._settlement.attempted(spool, decisions, busy, now)
+                lambda spool: self._settlement.attempted(
+                    spool, attempt.recorded, attempt.unrecorded, busy, now
+                )
             )
 
-        if attempt.decisions:
+        decisions = attempt.recorded + attempt.unrecorded
+        if decisions:
             await self._writeUntilDone(attempt, write)
-        if any(each.notify is Notify.OBSERVERS for each in attempt.decisions):
+        if any(each.notify is Notify.OBSERVERS for each in decisions):
             self._notifying.schedule()
 
     async def _writeUntilDone(
         self, attempt: DeliveryAttempt, write: Callable[[], Deferred[None]]
-    ) -> None:
+    ) -> bool:
         """
         Write results, again and again until the disk has room: without them, messages
         would be delivered twice.
+
+        @return: False if the service stopped before they could be written.
         """
         while True:
             try:
                 await write()
-                return
+                return True
             except Exception:
                 self.log.failure(
                     "Writing results of the delivery attempt for {to!r} failed",
                     to=attempt.destination,
                 )
             if not self._isRunning:
-                return
+                return False
             with suppress(CancelledError):
                 pause: Deferred[None] = deferLater(self._clock, WRITE_RETRY)
                 await attempt.cancellable(pause, pause.cancel)

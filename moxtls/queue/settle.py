@@ -53,26 +53,30 @@ class Settlement:
         @param busy: Messages of which other recipients are in an attempt: their
             failures wait, to be reported in one DSN.
         """
-        spool.index.apply(decisions, now)
-        for messageID in dict.fromkeys(each.messageID for each in decisions):
-            if messageID not in busy:
-                self.finish(spool, messageID, now)
+        spool.index.record(decisions)
+        self._ended(spool, decisions, busy, now)
 
     def attempted(
         self,
         spool: Spool,
-        decisions: Sequence[RetryDecision],
+        recorded: Sequence[RetryDecision],
+        unrecorded: Sequence[RetryDecision],
         busy: AbstractSet[str],
         now: float,
     ) -> None:
         """
         Operation: carry out the decisions of an attempt.
+
+        @param recorded: Those that were recorded while it went on.
         """
+        if unrecorded:
+            spool.index.record(unrecorded)
+        decisions = [*recorded, *unrecorded]
         for destination in {
             each.recipient.destination for each in decisions if _isResponse(each)
         }:
             spool.index.reached(destination)
-        self.settle(spool, decisions, busy, now)
+        self._ended(spool, decisions, busy, now)
 
     def backOff(
         self,
@@ -100,21 +104,8 @@ class Settlement:
         """
         Operation: send the DSNs that are due at a start, when no attempt is active.
         """
-        for _, messageID in spool.index.withUnreported(False, 0, RESUME_BATCH):
-            self.finish(spool, messageID, now)
-
-    def finish(self, spool: Spool, messageID: str, now: float) -> None:
-        """
-        Operation: send the failure DSN of a message, if one is due, and remove the
-        message if nothing else is to be done.
-        """
-        failed = spool.index.unreported(messageID)
-        message = spool.index.message(messageID) if failed else None
-        if message is not None and message.envelope.report is None:
-            self._send(spool, message, failed, False, now)
-            spool.index.markReported(messageID, failed)
-        if spool.index.finished(messageID):
-            spool.index.remove(messageID, now)
+        unreported = spool.index.withUnreported(False, 0, RESUME_BATCH)
+        self._finish(spool, [messageID for _, messageID in unreported], now)
 
     def sendDelayed(
         self, spool: Spool, before: float, busy: AbstractSet[str], now: float
@@ -183,6 +174,30 @@ class Settlement:
                 start if isWhole and hasNoSender else b"",
             )
         )
+
+    def _ended(
+        self,
+        spool: Spool,
+        decisions: Sequence[RetryDecision],
+        busy: AbstractSet[str],
+        now: float,
+    ) -> None:
+        spool.index.ended({each.recipient.destination for each in decisions}, now)
+        messageIDs = dict.fromkeys(each.messageID for each in decisions)
+        self._finish(spool, [each for each in messageIDs if each not in busy], now)
+
+    def _finish(self, spool: Spool, messageIDs: Sequence[str], now: float) -> None:
+        """
+        Send the failure DSNs of messages that are due, and remove messages for which
+        nothing else is to be done.
+        """
+        for messageID in spool.index.unreportedAmong(messageIDs):
+            message = spool.index.message(messageID)
+            if message is not None and message.envelope.report is None:
+                failed = spool.index.unreported(messageID)
+                self._send(spool, message, failed, False, now)
+                spool.index.markReported(messageID, failed)
+        spool.index.removeFinished(messageIDs, now)
 
     def _send(
         self,
