@@ -16,26 +16,26 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater, react
 from twisted.internet.threads import deferToThread
 
-from interop.aggregates import checkAggregates
 from interop.authors import checkAuthors
 from interop.checks import Checks
-from interop.delivering import checkDeliveries
+from interop.delivery import checkDeliveries
+from interop.dmarcreports import checkAggregates
 from interop.dovecot import ROOM, Dovecot, checkChunking, checkLMTP, checkMaildir
-from interop.judging import Judge
-from interop.outside import Outside
+from interop.environment import Environment
 from interop.postfix import Destination, Submitter
-from interop.receiving import checkReception
-from interop.reporting import Tools, checkReports
-from interop.resolving import checkResolver
-from interop.sender import Sender, moxtls, moxtlsBehind
+from interop.reception import checkReception
+from interop.remotepostfix import RemotePostfix
+from interop.resolver import checkResolver
+from interop.server import MoxtlsServer, runServer, runServerWithLMTP
+from interop.tlsreports import Tools, checkReports
 from interop.unbound import unbound
-from interop.world import World
+from interop.verifiers import Verifiers
 from moxtls.app.build import IReactor
 from moxtls.dates import DAY
 from moxtls.lab.network import anyNetwork
 
 #: All of it happens within one UTC day: reports are about days.
-LONGEST_RUN = 90
+MAX_RUN_TIME = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Stage:
     """
 
     reactor: IReactor
-    world: World
+    environment: Environment
     folder: Path
     tools: Path
 
@@ -58,20 +58,20 @@ def perform(stage: Stage) -> int:
 
     @return: How many failed.
     """
-    checks, world, folder = Checks(), stage.world, stage.folder
+    checks, environment, folder = Checks(), stage.environment, stage.folder
     with checks.part("Authors by the parsers of mail programs"):
         checkAuthors(checks, stage.tools)
-    with checks.part("The servers"), unbound(world, folder) as resolver:
+    with checks.part("The servers"), unbound(environment, folder) as resolver:
         with checks.part("unbound and the lab's zones"):
-            checkResolver(checks, stage.reactor, world, resolver)
+            checkResolver(checks, stage.reactor, environment, resolver)
         destination, submitter = (
-            Destination(world, folder),
-            Submitter(world, folder),
+            Destination(environment, folder),
+            Submitter(environment, folder),
         )
         with (
             destination.running(),
             submitter.running(),
-            moxtls(world, folder, resolver) as server,
+            runServer(environment, folder, resolver) as server,
         ):
             with checks.part("Postfix as a destination, and as a client"):
                 checkDeliveries(checks, server, destination, submitter)
@@ -79,42 +79,48 @@ def perform(stage: Stage) -> int:
                 tools = Tools(resolver, stage.tools / "bin" / "parsedmarc", folder)
                 checkReports(checks, server, destination, tools)
             with checks.part("Postfix and OpenDKIM as other domains"):
-                _checkMail(checks, world, server, tools)
+                _checkMail(checks, environment, server, tools)
     print(f"interop: {checks.passed} ok, {checks.failed} failed")
     return checks.failed
 
 
-def _checkMail(checks: Checks, world: World, server: Sender, tools: Tools) -> None:
+def _checkMail(
+    checks: Checks, environment: Environment, server: MoxtlsServer, tools: Tools
+) -> None:
     """
     What others send, the reports on it, and where else it may be kept.
     """
-    outside = Outside(world, tools.folder)
-    with outside.running():
-        checkReception(checks, world, server, outside, Judge(tools))
+    remote = RemotePostfix(environment, tools.folder)
+    with remote.running():
+        checkReception(checks, environment, server, remote, Verifiers(tools))
         with checks.part("The reports on that mail"):
-            checkAggregates(checks, world, server, outside, tools)
+            checkAggregates(checks, environment, server, remote, tools)
         with checks.part("Dovecot behind moxtls"):
-            _checkBehind(checks, world, outside, tools)
+            _checkBehind(checks, environment, remote, tools)
     with checks.part("Dovecot as a client, and as a reader of Maildirs"):
-        dovecot = Dovecot(world, tools.folder, "dovecot-before")
+        dovecot = Dovecot(environment, tools.folder, "dovecot-before")
         with dovecot.running():
             checkChunking(checks, dovecot, server)
             checkMaildir(checks, dovecot, server)
 
 
-def _checkBehind(checks: Checks, world: World, outside: Outside, tools: Tools) -> None:
+def _checkBehind(
+    checks: Checks, environment: Environment, remote: RemotePostfix, tools: Tools
+) -> None:
     folder = tools.folder
-    dovecot = Dovecot(world, folder, "dovecot", f"quota_rule = *:bytes={ROOM}")
+    dovecot = Dovecot(environment, folder, "dovecot", f"quota_rule = *:bytes={ROOM}")
     with (
         dovecot.running(),
-        moxtlsBehind(world, folder, tools.resolver, dovecot.place) as server,
+        runServerWithLMTP(
+            environment, folder, tools.resolver, dovecot.endpoint
+        ) as server,
     ):
-        checkLMTP(checks, dovecot, server, outside)
+        checkLMTP(checks, dovecot, server, remote)
 
 
 def _waitForMidnight() -> None:
     rest = DAY - time.time() % DAY
-    if rest < LONGEST_RUN:
+    if rest < MAX_RUN_TIME:
         print(f"waiting {rest:.0f} s until the day is over")
         time.sleep(rest)
 
@@ -125,15 +131,19 @@ async def _main(reactor: IReactor, folder: Path, tools: Path) -> None:
     await deferLater(reactor, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _waitForMidnight()
-    world = World(reactor, folder, anyNetwork(random.SystemRandom().randint))
+    environment = Environment(
+        reactor, folder, anyNetwork(random.SystemRandom().randint)
+    )
     try:
-        world.startService()
+        environment.startService()
     except CannotListenError as error:
         sys.exit(f"interop: {error}")
     try:
-        failed = await deferToThread(perform, Stage(reactor, world, folder, tools))
+        failed = await deferToThread(
+            perform, Stage(reactor, environment, folder, tools)
+        )
     finally:
-        await world.stopService()
+        await environment.stopService()
     if failed:
         sys.exit(1)
 

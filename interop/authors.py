@@ -32,12 +32,12 @@ SEED = 1
 #: Fields that one process reads, well within the time that it may take.
 AT_A_TIME = 1000
 #: Fields in which programs differ that are shrunk and printed.
-MOST_SHOWN = 5
+MAX_SHOWN = 5
 #: More than a generated field can be shrunk.
-MOST_STEPS = 100
+MAX_STEPS = 100
 
 #: Names and addresses that a program finds.
-Found = Sequence[tuple[str, str]]
+FoundAuthors = Sequence[tuple[str, str]]
 
 #: Fields that senders write, all by an author of a.example; some are wrong.
 REGULAR = (
@@ -184,7 +184,7 @@ def _line(chance: random.Random) -> str:
 # --- authors ----------------------------------------------------------------------
 
 
-def ours(header: str) -> set[str] | None:
+def authorsByMoxtls(header: str) -> set[str] | None:
     """
     @return: None if moxtls refuses the message.
     """
@@ -194,7 +194,7 @@ def ours(header: str) -> set[str] | None:
     return {each.ascii for each in authors.domains}
 
 
-def ofEmail(header: str) -> Mapping[str, Found]:
+def authorsByEmail(header: str) -> Mapping[str, FoundAuthors]:
     """
     What Python's C{email} finds by each of its parsers.
     """
@@ -205,11 +205,11 @@ def ofEmail(header: str) -> Mapping[str, Found]:
     return {
         "getaddresses": getaddresses([line]),
         "parseaddr": [parseaddr(line)],
-        "headerregistry": _ofHeaderRegistry(data),
+        "headerregistry": _byHeaderRegistry(data),
     }
 
 
-def _ofHeaderRegistry(data: bytes) -> Found:
+def _byHeaderRegistry(data: bytes) -> FoundAuthors:
     message = message_from_bytes(data, policy=policy.default)
     try:
         found = message["from"].addresses
@@ -225,14 +225,16 @@ def _recoded(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def strangers(header: str, found: Mapping[str, Found]) -> dict[str, Found]:
+def unknownAuthors(
+    header: str, found: Mapping[str, FoundAuthors]
+) -> dict[str, FoundAuthors]:
     """
     The programs that show an author whom moxtls doesn't know of, though it takes
     the message.
 
     A name that looks like an address counts as one if there is no address.
     """
-    known = ours(header)
+    known = authorsByMoxtls(header)
     if known is None:
         return {}
     return {
@@ -242,7 +244,7 @@ def strangers(header: str, found: Mapping[str, Found]) -> dict[str, Found]:
     }
 
 
-def _domains(found: Found) -> set[str]:
+def _domains(found: FoundAuthors) -> set[str]:
     shown = (address if "@" in address else name for name, address in found)
     return {_domain(each) for each in shown if "@" in each}
 
@@ -275,15 +277,18 @@ class MailPrograms:
     def __init__(self, packages: Path) -> None:
         self._packages = packages
 
-    def differing(self, headers: Iterable[str]) -> list[tuple[str, dict[str, Found]]]:
+    def differing(
+        self, headers: Iterable[str]
+    ) -> list[tuple[str, dict[str, FoundAuthors]]]:
         """
         Those of C{headers} that moxtls takes, and in which any program shows somebody
         else; with what these programs find.
         """
-        taken = [each for each in headers if ours(each) is not None]
+        taken = [each for each in headers if authorsByMoxtls(each) is not None]
         asked = zip(taken, self._find(taken), strict=True)
         compared = (
-            (each, strangers(each, {**ofEmail(each), **found})) for each, found in asked
+            (each, unknownAuthors(each, {**authorsByEmail(each), **found}))
+            for each, found in asked
         )
         return [(header, found) for header, found in compared if found]
 
@@ -292,7 +297,7 @@ class MailPrograms:
         The shortest header within C{header} in which programs still differ, by taking
         away characters.
         """
-        for _ in range(MOST_STEPS):
+        for _ in range(MAX_STEPS):
             shorter = {
                 header[:at] + header[at + size :]
                 for size in (8, 4, 2, 1)
@@ -323,7 +328,11 @@ def checkAuthors(checks: Checks, packages: Path, seed: int = SEED) -> None:
     regular = [headerOf(each) for each in REGULAR]
     checks.same(
         "fields that senders write are taken",
-        {each: ours(each) for each in regular if ours(each) != {"a.example"}},
+        {
+            each: authorsByMoxtls(each)
+            for each in regular
+            if authorsByMoxtls(each) != {"a.example"}
+        },
         {},
     )
     checks.same("mail programs agree", programs.differing(regular), [])
@@ -333,8 +342,8 @@ def checkAuthors(checks: Checks, packages: Path, seed: int = SEED) -> None:
     for what, generated in (("fields", fromFields), ("headers", fromHeaders)):
         distinct = list(dict.fromkeys(generated))
         found = programs.differing(distinct)
-        shortest = {programs.shrunk(each) for each, _ in found[:MOST_SHOWN]}
+        shortest = {programs.shrunk(each) for each, _ in found[:MAX_SHOWN]}
         name = f"nobody is shown another author: {len(distinct)} {what} of seed {seed}"
         checks.same(name, programs.differing(sorted(shortest)), [])
-        taken = sum(ours(each) is not None for each in distinct)
+        taken = sum(authorsByMoxtls(each) is not None for each in distinct)
         checks.holds(f"enough {what} are taken", taken > len(distinct) / 20, taken)

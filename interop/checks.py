@@ -15,7 +15,7 @@ T = TypeVar("T")
 LOOK = 0.1
 
 
-class Trouble(Exception):
+class InteropError(Exception):
     """
     Something keeps checks from being made; one line says what.
     """
@@ -58,19 +58,19 @@ class Checks:
         print(f"{title}:", flush=True)
         try:
             yield
-        except Trouble as trouble:
-            self.holds(title, False, trouble)
+        except InteropError as error:
+            self.holds(title, False, error)
 
 
 def waitFor(what: str, look: Callable[[], T | None], limit: float) -> T:
     """
     Look again and again until there is something.
 
-    @raise Trouble: There is nothing within C{limit} seconds.
+    @raise InteropError: There is nothing within C{limit} seconds.
     """
     until = time.monotonic() + limit
     while not (found := look()):
         if time.monotonic() > until:
-            raise Trouble(f"{what}: not within {limit:g} s")
+            raise InteropError(f"{what}: not within {limit:g} s")
         time.sleep(LOOK)
     return found

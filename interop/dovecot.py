@@ -14,24 +14,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from interop.checks import Checks, Trouble, waitFor
-from interop.correspondents import (
+from interop.checks import Checks, InteropError, waitFor
+from interop.domains import (
     ANNA,
     BY_LMTP,
     BY_LMTP_JUNK,
     BY_LMTP_TOO_LARGE,
     FULL,
     IN_CHUNKS,
-    LETTERS,
     OTTO,
-    Letter,
+    SAMPLES,
+    SampleMessage,
 )
-from interop.outside import Outside
-from interop.postfix import LONGEST_DELIVERY, owner
-from interop.processes import LONGEST_START, daemon, listens, output
-from interop.receiving import arrived, bounced
-from interop.sender import QUOTA, Sender
-from interop.world import World
+from interop.environment import Environment
+from interop.postfix import MAX_DELIVERY_TIME, owner
+from interop.processes import MAX_START_TIME, daemon, listens, output
+from interop.reception import arrived, bounced
+from interop.remotepostfix import RemotePostfix
+from interop.server import QUOTA, MoxtlsServer
 
 PROGRAM, ADMIN = "/usr/sbin/dovecot", "/usr/bin/doveadm"
 PORT = 2424
@@ -94,25 +94,27 @@ class Dovecot:
     One that knows everybody.
 
     @ivar config: The file.
-    @ivar place: Where it speaks LMTP.
+    @ivar endpoint: Where it speaks LMTP.
     @ivar submission: Where it takes mail for everybody.
     """
 
-    def __init__(self, world: World, folder: Path, name: str, rule: str = "") -> None:
+    def __init__(
+        self, environment: Environment, folder: Path, name: str, rule: str = ""
+    ) -> None:
         """
         @param rule: On quotas; without one, those count that the Maildirs
             have.
         """
-        network = world.network
-        self.place = (network.address(251), PORT)
-        self.submission = (self.place[0], network.submissionPort)
+        network = environment.network
+        self.endpoint = (network.address(251), PORT)
+        self.submission = (self.endpoint[0], network.submissionPort)
         self._parent, self._name = folder, name
         self.folder = folder / name
         self._owner = uid, gid = owner()
         for each in (self.folder, self.folder / "raw"):
             each.mkdir()
             shutil.chown(each, uid, gid)
-        address, port = self.place
+        address, port = self.endpoint
         self.config = self.folder / "dovecot.conf"
         self.config.write_text(
             CONFIG.format(
@@ -131,14 +133,14 @@ class Dovecot:
     @contextmanager
     def running(self) -> Iterator[None]:
         """
-        @raise Trouble: It doesn't start.
+        @raise InteropError: It doesn't start.
         """
         command: list[str | Path] = [PROGRAM, "-F", "-c", self.config]
         with daemon(self._name, command, self._parent):
-            waitFor("Dovecot listens", lambda: listens(self.place), LONGEST_START)
+            waitFor("Dovecot listens", lambda: listens(self.endpoint), MAX_START_TIME)
             yield
 
-    def adopt(self, maildir: Path, user: str) -> None:
+    def copyMaildir(self, maildir: Path, user: str) -> None:
         """
         Have a copy of a Maildir be that of a user.
         """
@@ -152,7 +154,7 @@ class Dovecot:
         """
         What C{doveadm} says.
 
-        @raise Trouble: It fails.
+        @raise InteropError: It fails.
         """
         said = output([ADMIN, "-f", "json", "-c", self.config, *command])
         rows: list[dict[str, str]] = json.loads(said)
@@ -166,19 +168,19 @@ class Dovecot:
         rows = self.asked("fetch", "-u", user, wanted, "ALL")
         return {(each["mailbox"], each["hdr.subject"]) for each in rows}
 
-    def submit(self, letter: Letter) -> None:
+    def submit(self, sample: SampleMessage) -> None:
         """
-        @raise Trouble: It isn't taken.
+        @raise InteropError: It isn't taken.
         """
-        message = letter.message.replace(b"\n", b"\r\n")
+        message = sample.message.replace(b"\n", b"\r\n")
         try:
-            with smtplib.SMTP(*self.submission, timeout=LONGEST_DELIVERY) as client:
+            with smtplib.SMTP(*self.submission, timeout=MAX_DELIVERY_TIME) as client:
                 client.login("carol", "anything")
                 client.sendmail(
-                    letter.envelope, letter.recipients, message, ["BODY=8BITMIME"]
+                    sample.envelope, sample.recipients, message, ["BODY=8BITMIME"]
                 )
         except (OSError, smtplib.SMTPException) as error:
-            raise Trouble(f"Dovecot takes no mail: {error}") from None
+            raise InteropError(f"Dovecot takes no mail: {error}") from None
 
     def chunks(self) -> list[bytes]:
         """
@@ -194,23 +196,23 @@ class Dovecot:
 
 
 def checkLMTP(
-    checks: Checks, dovecot: Dovecot, server: Sender, outside: Outside
+    checks: Checks, dovecot: Dovecot, server: MoxtlsServer, remote: RemotePostfix
 ) -> None:
     """
     Mail that moxtls takes is in Dovecot's mailboxes then.
     """
     user, _, _ = ANNA.partition("@")
-    for letter in (BY_LMTP, BY_LMTP_JUNK, BY_LMTP_TOO_LARGE):
-        outside.send(letter)
+    for sample in (BY_LMTP, BY_LMTP_JUNK, BY_LMTP_TOO_LARGE):
+        remote.send(sample)
     expected = {("INBOX", BY_LMTP.name), ("Junk", BY_LMTP_JUNK.name)}
 
     def delivered() -> Any:
         found = dovecot.mailboxOf(user)
         return found if len(found) >= len(expected) else None
 
-    found = waitFor("mail in Dovecot's mailboxes", delivered, LONGEST_DELIVERY)
+    found = waitFor("mail in Dovecot's mailboxes", delivered, MAX_DELIVERY_TIME)
     checks.same("moxtls gave mail to Dovecot by LMTP", found, expected)
-    status, diagnostic = bounced(outside, BY_LMTP_TOO_LARGE)
+    status, diagnostic = bounced(remote, BY_LMTP_TOO_LARGE)
     what = f"no room there, Postfix is told: {diagnostic}"
     good = status == "5.2.2" and diagnostic.startswith("smtp; 552 5.2.2 ")
     checks.holds(what, good, status)
@@ -219,7 +221,7 @@ def checkLMTP(
     checks.same("Dovecot has no complaints", dovecot.complaints(), [])
 
 
-def checkChunking(checks: Checks, dovecot: Dovecot, server: Sender) -> None:
+def checkChunking(checks: Checks, dovecot: Dovecot, server: MoxtlsServer) -> None:
     """
     Dovecot sends BDAT to who takes it.
     """
@@ -232,22 +234,22 @@ def checkChunking(checks: Checks, dovecot: Dovecot, server: Sender) -> None:
     checks.holds(what, body == IN_CHUNKS.body and isOne, ends)
 
 
-def checkMaildir(checks: Checks, dovecot: Dovecot, server: Sender) -> None:
+def checkMaildir(checks: Checks, dovecot: Dovecot, server: MoxtlsServer) -> None:
     """
     Dovecot finds in the Maildirs of moxtls what is there.
     """
     names = {"Inbox": "INBOX", "Junk": "Junk"}
     expected = {
-        (names[each.fate.mailbox], each.name)
-        for each in LETTERS
-        if ANNA in each.recipients and each.fate.mailbox
+        (names[each.expected.mailbox], each.name)
+        for each in SAMPLES
+        if ANNA in each.recipients and each.expected.mailbox
     }
     user, _, _ = ANNA.partition("@")
-    dovecot.adopt(server.maildir(ANNA), user)
+    dovecot.copyMaildir(server.maildir(ANNA), user)
     what = f"Dovecot reads {len(expected)} messages in the Maildir, Junk too"
     checks.same(what, dovecot.mailboxOf(user), expected)
     user, _, _ = FULL.partition("@")
-    dovecot.adopt(server.maildir(FULL), user)
+    dovecot.copyMaildir(server.maildir(FULL), user)
     before = _usage(dovecot, user)
     quotas = {each["type"]: each for each in dovecot.asked("quota", "get", "-u", user)}
     limits = quotas["STORAGE"]["limit"], quotas["MESSAGE"]["value"]

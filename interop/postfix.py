@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from interop.checks import waitFor
+from interop.environment import CA_FILE, PEERS, REPORT_ADDRESS, Environment, Peer
 from interop.processes import awaitGreeting, output
-from interop.world import CA_FILE, PEERS, REPORT_ADDRESS, Peer, World
 from moxtls.lab.scenario import SENDING_HOST
 
 POSTFIX = "/usr/sbin/postfix"
@@ -25,7 +25,7 @@ READER = "bob"
 USER, PASSWORD = "postfix", "as good as any"
 SECURED_PORT = 2588
 #: Seconds until a message has arrived.
-LONGEST_DELIVERY = 40.0
+MAX_DELIVERY_TIME = 40.0
 
 # Mailboxes belong to somebody without rights.
 _OWNER = "nobody"
@@ -153,7 +153,7 @@ class Postfix:
     @contextmanager
     def running(self) -> Iterator[None]:
         """
-        @raise Trouble: It doesn't start.
+        @raise InteropError: It doesn't start.
         """
         output([POSTFIX, "-c", self.config, "start"])
         try:
@@ -181,9 +181,9 @@ class Destination(Postfix):
     Takes mail for each of C{PEERS}, on an address for each.
     """
 
-    def __init__(self, world: World, folder: Path) -> None:
+    def __init__(self, environment: Environment, folder: Path) -> None:
         super().__init__(folder / "destination")
-        self._world = world
+        self._environment = environment
         self._mail = self.folder / "mail"
         self._mail.mkdir()
         uid, gid = owner()
@@ -202,14 +202,14 @@ class Destination(Postfix):
     def running(self) -> Iterator[None]:
         with super().running():
             for peer in PEERS:
-                awaitGreeting(*self.place(peer))
+                awaitGreeting(*self.endpoint(peer))
             yield
 
-    def place(self, peer: Peer) -> tuple[str, int]:
+    def endpoint(self, peer: Peer) -> tuple[str, int]:
         """
         Where mail for a domain is taken.
         """
-        network = self._world.network
+        network = self._environment.network
         return network.address(peer.number), network.smtpPort
 
     def mailbox(self, address: str) -> list[Path]:
@@ -220,7 +220,7 @@ class Destination(Postfix):
 
     def awaitMail(self, address: str, count: int = 1) -> list[Path]:
         """
-        @raise Trouble: There isn't as much.
+        @raise InteropError: There isn't as much.
         """
 
         def arrived() -> list[Path] | None:
@@ -228,14 +228,14 @@ class Destination(Postfix):
             return found if len(found) >= count else None
 
         what = f"{count} message{'s' * (count > 1)} for {address}"
-        return waitFor(what, arrived, LONGEST_DELIVERY)
+        return waitFor(what, arrived, MAX_DELIVERY_TIME)
 
     def _listener(self, peer: Peer) -> str:
-        identity = self._world.identities[peer.domain]
+        identity = self._environment.identities[peer.domain]
         chain = self.config / f"{peer.domain}.pem"
         chain.touch(mode=0o600)
         chain.write_bytes(identity.keyPEM() + identity.certificatePEM())
-        address, port = self.place(peer)
+        address, port = self.endpoint(peer)
         return LISTENER.format(
             address=address, port=port, label=peer.label, host=peer.host, chain=chain
         )
@@ -246,13 +246,13 @@ class Submitter(Postfix):
     Gives all mail to moxtls, over TLS that it verifies, and logs in.
     """
 
-    def __init__(self, world: World, folder: Path) -> None:
+    def __init__(self, environment: Environment, folder: Path) -> None:
         super().__init__(folder / "submitter")
         main = SUBMITTER.format(
-            address=world.network.submission,
+            address=environment.network.submission,
             port=SECURED_PORT,
             host=SENDING_HOST,
-            ca=world.directory / CA_FILE,
+            ca=environment.directory / CA_FILE,
             user=USER,
             password=PASSWORD,
         )

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from interop.checks import Trouble, waitFor
+from interop.checks import InteropError, waitFor
 
 #: Seconds for one command, and until a server listens or has stopped.
-LONGEST_COMMAND = 30.0
-LONGEST_START = 20.0
-LONGEST_STOP = 10.0
+MAX_COMMAND_TIME = 30.0
+MAX_START_TIME = 20.0
+MAX_STOP_TIME = 10.0
 
 
 def run(
@@ -26,7 +26,7 @@ def run(
     """
     Run a program to its end, whatever that is.
 
-    @raise Trouble: It doesn't end.
+    @raise InteropError: It doesn't end.
     """
     try:
         return subprocess.run(
@@ -34,23 +34,25 @@ def run(
             input=input,
             capture_output=True,
             env=environment,
-            timeout=LONGEST_COMMAND,
+            timeout=MAX_COMMAND_TIME,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Trouble(f"{arguments[0]}: no end within {LONGEST_COMMAND:g} s") from None
+        raise InteropError(
+            f"{arguments[0]}: no end within {MAX_COMMAND_TIME:g} s"
+        ) from None
 
 
 def output(arguments: Sequence[str | Path], input: bytes = b"") -> bytes:
     """
     What a program says.
 
-    @raise Trouble: It doesn't end well.
+    @raise InteropError: It doesn't end well.
     """
     done = run(arguments, input)
     if done.returncode:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
-        raise Trouble(f"{' '.join(map(str, arguments))}: {said[-500:]}")
+        raise InteropError(f"{' '.join(map(str, arguments))}: {said[-500:]}")
     return done.stdout
 
 
@@ -82,7 +84,7 @@ def daemon(
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(LONGEST_STOP)
+        process.wait(MAX_STOP_TIME)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -92,7 +94,7 @@ def awaitGreeting(address: str, port: int) -> None:
     """
     Wait until an SMTP server listens.
 
-    @raise Trouble: It doesn't.
+    @raise InteropError: It doesn't.
     """
 
     def greeted() -> bool:
@@ -105,15 +107,15 @@ def awaitGreeting(address: str, port: int) -> None:
         except OSError:
             return False
 
-    waitFor(f"an SMTP greeting of {address}:{port}", greeted, LONGEST_START)
+    waitFor(f"an SMTP greeting of {address}:{port}", greeted, MAX_START_TIME)
 
 
-def listens(place: tuple[str, int]) -> bool:
+def listens(endpoint: tuple[str, int]) -> bool:
     """
     Whether anybody takes connections there.
     """
     try:
-        socket.create_connection(place, 2.0).close()
+        socket.create_connection(endpoint, 2.0).close()
     except OSError:
         return False
     return True

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from interop.correspondents import CORRESPONDENTS, LETTERS, OLD_FORMAT, Letter
-from interop.receiving import FITTING
-from interop.world import World
+from interop.domains import OLD_FORMAT, SAMPLES, SENDING_DOMAINS, SampleMessage
+from interop.environment import Environment
+from interop.reception import FITTING
 
 #: Who asks for reports.
-ASKING = tuple(each for each in CORRESPONDENTS if each.dmarc)
+ASKING = tuple(each for each in SENDING_DOMAINS if each.dmarc)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,61 +36,61 @@ class Row:
     spf: tuple[tuple[str, ...], ...]
 
 
-def expectedRows(world: World, domain: str) -> list[Row]:
+def expectedRows(environment: Environment, domain: str) -> list[Row]:
     """
     Of what was sent in the name of a domain, and of those below it.
     """
     counts: Counter[Row] = Counter()
-    for each in (*LETTERS, FITTING):
+    for each in (*SAMPLES, FITTING):
         if each.policy == domain:
             # For each of its recipients something is decided.
-            counts[_row(world, each)] += len(each.recipients)
+            counts[_row(environment, each)] += len(each.recipients)
     return sorted(replace(row, count=count) for row, count in counts.items())
 
 
-def _row(world: World, letter: Letter) -> Row:
+def _row(environment: Environment, sample: SampleMessage) -> Row:
     """
     Of a message, without a count.
     """
-    fate = letter.fate
+    expected = sample.expected
     # RFC 7208 2.4: without a sender, it is about the name of the client.
-    envelope = letter.envelope.partition("@")[2] or letter.via.host
+    envelope = sample.envelope.partition("@")[2] or sample.via.host
     return Row(
-        world.network.address(letter.via.number),
-        letter.author.partition("@")[2],
+        environment.network.address(sample.via.number),
+        sample.author.partition("@")[2],
         envelope,
         0,
-        _disposition(letter),
-        "pass" if "dkim" in fate.aligned else "fail",
-        "pass" if "spf" in fate.aligned else "fail",
-        tuple(sorted(_signatures(letter))),
-        ((envelope, "mfrom", fate.spf),),
+        _disposition(sample),
+        "pass" if "dkim" in expected.aligned else "fail",
+        "pass" if "spf" in expected.aligned else "fail",
+        tuple(sorted(_signatures(sample))),
+        ((envelope, "mfrom", expected.spf),),
     )
 
 
-def _signatures(letter: Letter) -> list[tuple[str, ...]]:
+def _signatures(sample: SampleMessage) -> list[tuple[str, ...]]:
     """
     Domain, selector and result of each.
     """
-    (signer,) = {domain for domain, _ in letter.fate.dkim} or {""}
-    selectors = [each.selectors for each in CORRESPONDENTS if each.domain == signer]
+    (signer,) = {domain for domain, _ in sample.expected.dkim} or {""}
+    selectors = [each.selectors for each in SENDING_DOMAINS if each.domain == signer]
     return [
         (domain, selector, result)
         for names in selectors
-        for selector, (domain, result) in zip(names, letter.fate.dkim, strict=True)
+        for selector, (domain, result) in zip(names, sample.expected.dkim, strict=True)
     ]
 
 
-def _disposition(letter: Letter) -> str:
+def _disposition(sample: SampleMessage) -> str:
     """
     RFC 9990 tells mail that has passed from mail to which no policy applies;
     RFC 7489 doesn't.
     """
-    isNew = letter.policy != OLD_FORMAT.domain
-    isEnforced = published(letter.policy)["p"] != "none"
-    if isNew and isEnforced and letter.fate.dmarc == "pass":
+    isNew = sample.policy != OLD_FORMAT.domain
+    isEnforced = published(sample.policy)["p"] != "none"
+    if isNew and isEnforced and sample.expected.dmarc == "pass":
         return "pass"
-    return letter.fate.disposition
+    return sample.expected.disposition
 
 
 def published(domain: str) -> dict[str, str]:
@@ -100,10 +100,10 @@ def published(domain: str) -> dict[str, str]:
     (record,) = (each.dmarc for each in ASKING if each.domain == domain)
     tags = dict(tag.strip().split("=") for tag in record.split(";"))
     defaults = {"sp": tags["p"], "adkim": "r", "aspf": "r", "fo": "0"}
-    return quoted({**defaults, **tags})
+    return comparedTags({**defaults, **tags})
 
 
-def quoted(policy: Mapping[str, str]) -> dict[str, str]:
+def comparedTags(policy: Mapping[str, str]) -> dict[str, str]:
     """
     Of a record, what is compared.
     """

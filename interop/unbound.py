@@ -20,8 +20,8 @@ import dns.rdatatype
 from dns.edns import EDEOption
 
 from interop.checks import waitFor
-from interop.processes import LONGEST_START, daemon
-from interop.world import ANCHOR_FILE, PEERS, World
+from interop.environment import ANCHOR_FILE, PEERS, Environment
+from interop.processes import MAX_START_TIME, daemon
 from moxtls.lab.network import Network
 from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST
 
@@ -29,7 +29,7 @@ from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST
 UNBOUND = shutil.which("unbound") or "/usr/sbin/unbound"
 PORT = 5353
 #: Seconds for one answer.
-LONGEST_ANSWER = 10.0
+MAX_ANSWER_TIME = 10.0
 
 CONFIG = """\
 server:
@@ -72,7 +72,7 @@ Question = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ResolverAnswer:
     """
     What a resolver says, as far as it matters.
     """
@@ -124,15 +124,15 @@ def questions(network: Network) -> Iterator[Question]:
     yield "nothing", "A"
 
 
-def ask(place: tuple[str, int], question: Question) -> Said:
+def ask(endpoint: tuple[str, int], question: Question) -> ResolverAnswer:
     """
     @raise dns.exception.Timeout: There is no answer.
     """
     query = dns.message.make_query(*question, use_edns=0, want_dnssec=True)
     response, _ = dns.query.udp_with_fallback(
-        query, place[0], LONGEST_ANSWER, place[1], ignore_errors=True
+        query, endpoint[0], MAX_ANSWER_TIME, endpoint[1], ignore_errors=True
     )
-    return Said(
+    return ResolverAnswer(
         dns.rcode.to_text(response.rcode()),
         bool(response.flags & dns.flags.AD),
         tuple(int(o.code) for o in response.options if isinstance(o, EDEOption)),
@@ -148,17 +148,17 @@ def ask(place: tuple[str, int], question: Question) -> Said:
 
 
 @contextmanager
-def unbound(world: World, folder: Path) -> Iterator[tuple[str, int]]:
+def unbound(environment: Environment, folder: Path) -> Iterator[tuple[str, int]]:
     """
     One that runs; where it can be asked.
     """
-    network = world.network
-    place = (network.address(249), PORT)
+    network = environment.network
+    endpoint = (network.address(249), PORT)
     config = folder / "unbound.conf"
     text = CONFIG.format(
-        directory=folder, address=place[0], port=PORT, anchor=folder / ANCHOR_FILE
+        directory=folder, address=endpoint[0], port=PORT, anchor=folder / ANCHOR_FILE
     )
-    for zone in world.tree.zones:
+    for zone in environment.tree.zones:
         text += STUB.format(
             origin=zone.origin,
             authority=network.authority,
@@ -166,14 +166,14 @@ def unbound(world: World, folder: Path) -> Iterator[tuple[str, int]]:
         )
     config.write_text(text)
     with daemon("unbound", [UNBOUND, "-d", "-c", config], folder):
-        waitFor("an answer of unbound", lambda: _answers(place), LONGEST_START)
-        yield place
+        waitFor("an answer of unbound", lambda: _answers(endpoint), MAX_START_TIME)
+        yield endpoint
 
 
-def _answers(place: tuple[str, int]) -> bool:
+def _answers(endpoint: tuple[str, int]) -> bool:
     query = dns.message.make_query("version.bind", "TXT", "CH")
     try:
-        dns.query.udp(query, place[0], 0.2, place[1])
+        dns.query.udp(query, endpoint[0], 0.2, endpoint[1])
     except (dns.exception.Timeout, OSError):
         return False
     return True

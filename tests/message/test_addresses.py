@@ -13,12 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from interop.authors import (
     REGULAR,
+    authorsByEmail,
+    authorsByMoxtls,
     fields,
     headerOf,
     headers,
-    ofEmail,
-    ours,
-    strangers,
+    unknownAuthors,
 )
 from moxtls.message.addresses import MAX_FROM_LENGTH, FromField, authorDomains
 from moxtls.message.header import splitHeader
@@ -251,16 +251,16 @@ class EmailTests(SynchronousTestCase):
         """
         for field in REGULAR:
             header = headerOf(field)
-            self.assertEqual(ours(header), {"a.example"}, field)
-            self.assertEqual(strangers(header, ofEmail(header)), {}, field)
+            self.assertEqual(authorsByMoxtls(header), {"a.example"}, field)
+            self.assertEqual(unknownAuthors(header, authorsByEmail(header)), {}, field)
 
     def test_detected(self) -> None:
         """
         C{email} finds another author in fields that name two.
         """
         for field in ("y@b.example (a <x@a.example>", 'y@b.example " <x@a.example>'):
-            self.assertIsNone(ours(headerOf(field)))
-            for found in ofEmail(headerOf(field)).values():
+            self.assertIsNone(authorsByMoxtls(headerOf(field)))
+            for found in authorsByEmail(headerOf(field)).values():
                 # From Python 3.13 on, strict parsing finds nobody.
                 self.assertIn(found[0][1], ("y@b.example", ""))
 
@@ -273,7 +273,7 @@ class EmailTests(SynchronousTestCase):
         """
         chance = random.Random(seed)
         for header in (headerOf(next(fields(chance))), next(headers(chance))):
-            self.assertEqual(strangers(header, ofEmail(header)), {}, header)
+            self.assertEqual(unknownAuthors(header, authorsByEmail(header)), {}, header)
 
     @given(st.text(alphabet="xyab@.<>()[]\",;:\\' =?\u00fc", max_size=40))
     @settings(max_examples=500, deadline=None)
@@ -286,4 +286,4 @@ class EmailTests(SynchronousTestCase):
             f"x@a.example{text}y@b.example",
         ):
             header = headerOf(field)
-            self.assertEqual(strangers(header, ofEmail(header)), {}, field)
+            self.assertEqual(unknownAuthors(header, authorsByEmail(header)), {}, field)

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # What Mail::SPF, Mail::DMARC and Mail::AuthenticationResults make of messages:
-# judge.pl ADDRESS PORT DMARC_CONFIG < MESSAGES, by the DNS server there.
+# verify.pl ADDRESS PORT DMARC_CONFIG < MESSAGES, by the DNS server there.
 # Reads and prints JSON, a list of objects.  Of each message there has to be:
 # ip, helo, sender (MAIL FROM), author (the domain in From), dkim (what was found
 # out about signatures: domain, selector, result); and there can be field
@@ -19,13 +19,13 @@ my $dns = Net::DNS::Resolver->new(
     nameservers => [$address], port => $port, recurse => 1, dnsrch => 0,
     udp_timeout => 5, tcp_timeout => 5, retry => 1
 );
-my $spf = Mail::SPF::Server->new( dns_resolver => $dns, hostname => 'judge.test' );
+my $spf = Mail::SPF::Server->new( dns_resolver => $dns, hostname => 'verify.test' );
 
 my $json = JSON::PP->new->utf8->canonical;
 my $messages = $json->decode( join '', <STDIN> );
-print $json->encode( [ map { judge($_) } @$messages ] );
+print $json->encode( [ map { verify($_) } @$messages ] );
 
-sub judge {
+sub verify {
     my ($message) = @_;
     my $spf = spf($message);
     return { spf => $spf->{result}, dmarc => dmarc( $message, $spf ),

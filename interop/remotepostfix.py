@@ -13,19 +13,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from interop.checks import waitFor
-from interop.correspondents import (
-    CORRESPONDENTS,
+from interop.domains import (
     FAILURES,
     KEPT_ELSEWHERE,
-    LETTERS,
     OUTSIDE,
     OUTSIDE_NUMBER,
-    Correspondent,
-    Letter,
+    SAMPLES,
+    SENDING_DOMAINS,
+    SampleMessage,
+    SendingDomain,
 )
-from interop.postfix import LISTENER, LONGEST_DELIVERY, SENDMAIL, Postfix, owner
-from interop.processes import LONGEST_START, awaitGreeting, daemon, listens, output
-from interop.world import CA_FILE, World
+from interop.environment import CA_FILE, Environment
+from interop.postfix import LISTENER, MAX_DELIVERY_TIME, SENDMAIL, Postfix, owner
+from interop.processes import MAX_START_TIME, awaitGreeting, daemon, listens, output
 from moxtls.lab.keys import ED25519_SELECTOR, RSA_SELECTOR
 from moxtls.lab.scenario import SENDING_HOST
 
@@ -84,18 +84,18 @@ TRANSPORT = """\
 _SAID = re.compile(r"smtp\[\d+\]: ([<>]) \S+\[[0-9.]+\]:\d+: (.*)")
 
 
-class Outside(Postfix):
+class RemotePostfix(Postfix):
     """
     @ivar label: What its lines about mail that it takes begin with.
     """
 
     label = OUTSIDE.removesuffix(".test")
 
-    def __init__(self, world: World, folder: Path) -> None:
+    def __init__(self, environment: Environment, folder: Path) -> None:
         super().__init__(folder / "outside")
-        self._world = world
+        self._environment = environment
         self._parent = folder
-        self._address = world.network.address(OUTSIDE_NUMBER)
+        self._address = environment.network.address(OUTSIDE_NUMBER)
         self._mail = self.folder / "mail"
         self._mail.mkdir()
         uid, gid = owner()
@@ -112,9 +112,9 @@ class Outside(Postfix):
             milters=" ".join(milters),
             transports=" ".join(self._transports()),
             host=SENDING_HOST,
-            ca=world.directory / CA_FILE,
+            ca=environment.directory / CA_FILE,
         )
-        services = "".join(map(self._transport, CORRESPONDENTS))
+        services = "".join(map(self._transport, SENDING_DOMAINS))
         self.write(main, self._listener() + services)
 
     @contextmanager
@@ -123,16 +123,16 @@ class Outside(Postfix):
             for selector in SIGNERS:
                 stack.enter_context(self._signer(selector))
             stack.enter_context(super().running())
-            awaitGreeting(self._address, self._world.network.smtpPort)
+            awaitGreeting(self._address, self._environment.network.smtpPort)
             yield
 
-    def send(self, letter: Letter) -> None:
+    def send(self, sample: SampleMessage) -> None:
         """
         As programs on the host of its author do it.
         """
         command: list[str | Path] = [SENDMAIL, "-C", self.config]
-        command += ["-f", letter.envelope, *letter.recipients]
-        output(command, letter.message)
+        command += ["-f", sample.envelope, *sample.recipients]
+        output(command, sample.message)
 
     def mailbox(self, address: str) -> list[Path]:
         """
@@ -142,51 +142,51 @@ class Outside(Postfix):
 
     def awaitMail(self, address: str, count: int = 1) -> list[Path]:
         """
-        @raise Trouble: There isn't as much.
+        @raise InteropError: There isn't as much.
         """
 
         def arrived() -> list[Path] | None:
             found = self.mailbox(address)
             return found if len(found) >= count else None
 
-        return waitFor(f"{count} for {address}", arrived, LONGEST_DELIVERY)
+        return waitFor(f"{count} for {address}", arrived, MAX_DELIVERY_TIME)
 
-    def said(self, correspondent: Correspondent) -> list[tuple[str, str]]:
+    def said(self, sender: SendingDomain) -> list[tuple[str, str]]:
         """
         All that the host of a correspondent has said (C{>}) and was told
         (C{<}), over all its connections.
         """
-        lines = map(_SAID.search, self.log(correspondent.label))
+        lines = map(_SAID.search, self.log(sender.label))
         return [(line[1], line[2]) for line in lines if line]
 
     def _transports(self) -> Iterator[str]:
         """
         Who brings what is from which sender.
         """
-        network = self._world.network
-        place = f"[{network.submission}]:{network.smtpPort}"
-        for letter in LETTERS:
-            sender = letter.envelope or "<>"
-            yield f"{{ {sender} = {letter.via.label}:{place} }}"
-        place = "[{}]:{}".format(*self._world.behind)
-        for letter in KEPT_ELSEWHERE:
-            yield f"{{ {letter.envelope} = {letter.via.label}:{place} }}"
+        network = self._environment.network
+        endpoint = f"[{network.submission}]:{network.smtpPort}"
+        for sample in SAMPLES:
+            sender = sample.envelope or "<>"
+            yield f"{{ {sender} = {sample.via.label}:{endpoint} }}"
+        endpoint = "[{}]:{}".format(*self._environment.secondServer)
+        for sample in KEPT_ELSEWHERE:
+            yield f"{{ {sample.envelope} = {sample.via.label}:{endpoint} }}"
 
-    def _transport(self, correspondent: Correspondent) -> str:
+    def _transport(self, sender: SendingDomain) -> str:
         return TRANSPORT.format(
-            label=correspondent.label,
-            address=self._world.network.address(correspondent.number),
-            host=correspondent.host,
+            label=sender.label,
+            address=self._environment.network.address(sender.number),
+            host=sender.host,
         )
 
     def _listener(self) -> str:
         chain = self.config / "outside.pem"
         chain.touch(mode=0o600)
-        identity = self._world.outside
+        identity = self._environment.remote
         chain.write_bytes(identity.keyPEM() + identity.certificatePEM())
         return LISTENER.format(
             address=self._address,
-            port=self._world.network.smtpPort,
+            port=self._environment.network.smtpPort,
             label=self.label,
             host=f"mx.{OUTSIDE}",
             chain=chain,
@@ -196,7 +196,7 @@ class Outside(Postfix):
     def _signer(self, selector: str) -> Iterator[None]:
         algorithm, canonicalization, port = SIGNERS[selector]
         tables: dict[str, list[str]] = {"keys": [], "signing": []}
-        for domain, keys in self._world.signingKeys.items():
+        for domain, keys in self._environment.signingKeys.items():
             for key in keys:
                 if key.selector == selector:
                     file = self.config / f"{domain}.{selector}.pem"
@@ -220,8 +220,8 @@ class Outside(Postfix):
         )
         name = f"opendkim-{algorithm}"
         with daemon(name, [OPENDKIM, "-f", "-x", config], self._parent):
-            place = (self._address, port)
-            waitFor(f"{name} listens", lambda: listens(place), LONGEST_START)
+            endpoint = (self._address, port)
+            waitFor(f"{name} listens", lambda: listens(endpoint), MAX_START_TIME)
             yield
 
 
@@ -229,10 +229,10 @@ def _addresses() -> Iterator[str]:
     """
     Those that get DSNs, and reports.
     """
-    for each in CORRESPONDENTS:
+    for each in SENDING_DOMAINS:
         yield each.address
         yield each.reports
         yield f"{FAILURES}@{each.domain}"
-    for letter in (*LETTERS, *KEPT_ELSEWHERE):
-        if letter.envelope and letter.envelope.isascii():
-            yield letter.envelope
+    for sample in (*SAMPLES, *KEPT_ELSEWHERE):
+        if sample.envelope and sample.envelope.isascii():
+            yield sample.envelope

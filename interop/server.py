@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interop.correspondents import ANNA, FULL, OLD_FORMAT, OTTO
+from interop.domains import ANNA, FULL, OLD_FORMAT, OTTO
+from interop.environment import CA_FILE, Environment
 from interop.postfix import PASSWORD, SECURED_PORT, USER
 from interop.processes import awaitGreeting, daemon, output
-from interop.world import CA_FILE, World
 from moxtls.lab.scenario import SENDER, SENDING_HOST
 
 BIN = Path(sys.executable).parent
@@ -114,7 +114,7 @@ Algorithm = "{algorithm}"
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class MoxtlsServer:
     """
     A moxtls that runs.
 
@@ -135,7 +135,7 @@ class Sender:
         """
         Run C{moxtls} on the same configuration.
 
-        @raise Trouble: It fails.
+        @raise InteropError: It fails.
         """
         command: list[str | Path] = [
             BIN / "moxtls",
@@ -160,36 +160,41 @@ class Sender:
 
 
 @contextmanager
-def moxtls(world: World, folder: Path, resolver: tuple[str, int]) -> Iterator[Sender]:
+def runServer(
+    environment: Environment, folder: Path, resolver: tuple[str, int]
+) -> Iterator[MoxtlsServer]:
     """
     One that runs, and asks C{resolver}.
     """
     own = folder / "moxtls"
     own.mkdir()
     config = own / "moxtls.toml"
-    _write(world, config, resolver)
-    network = world.network
+    _write(environment, config, resolver)
+    network = environment.network
     ports = (network.submissionPort, SECURED_PORT, network.smtpPort)
-    places = [(network.submission, port) for port in ports]
-    with _running("moxtls", config, places):
-        yield Sender(config, places[0])
+    endpoints = [(network.submission, port) for port in ports]
+    with _running("moxtls", config, endpoints):
+        yield MoxtlsServer(config, endpoints[0])
 
 
 @contextmanager
-def moxtlsBehind(
-    world: World, folder: Path, resolver: tuple[str, int], lmtp: tuple[str, int]
-) -> Iterator[Sender]:
+def runServerWithLMTP(
+    environment: Environment,
+    folder: Path,
+    resolver: tuple[str, int],
+    lmtp: tuple[str, int],
+) -> Iterator[MoxtlsServer]:
     """
     One whose mailboxes another program keeps.
     """
     own = folder / "moxtls-behind"
     own.mkdir()
     config = own / "moxtls.toml"
-    address, port = world.behind
+    address, port = environment.secondServer
     config.write_text(
         BEHIND.format(
             host=SENDING_HOST,
-            ca=world.directory / CA_FILE,
+            ca=environment.directory / CA_FILE,
             resolver="{}:{}".format(*resolver),
             address=address,
             port=port,
@@ -199,33 +204,33 @@ def moxtlsBehind(
             lmtp="{}:{}".format(*lmtp),
         )
     )
-    _writeIdentity(world, own)
-    with _running("moxtls-behind", config, [world.behind]):
-        yield Sender(config, world.behind)
+    _writeIdentity(environment, own)
+    with _running("moxtls-behind", config, [environment.secondServer]):
+        yield MoxtlsServer(config, environment.secondServer)
 
 
 @contextmanager
 def _running(
-    name: str, config: Path, places: Sequence[tuple[str, int]]
+    name: str, config: Path, endpoints: Sequence[tuple[str, int]]
 ) -> Iterator[None]:
     """
-    @param places: Where it greets.
+    @param endpoints: Where it greets.
     """
     own = config.parent
     command: list[str | Path] = [BIN / "twistd", "--nodaemon", "--pidfile="]
     command += ["--rundir", own, "moxtls", "--config", config]
     with daemon(name, command, own.parent):
-        for place in places:
-            awaitGreeting(*place)
+        for endpoint in endpoints:
+            awaitGreeting(*endpoint)
         yield
 
 
-def _write(world: World, config: Path, resolver: tuple[str, int]) -> None:
-    network, own = world.network, config.parent
+def _write(environment: Environment, config: Path, resolver: tuple[str, int]) -> None:
+    network, own = environment.network, config.parent
     hashed = output([BIN / "moxtls", "config", "password"], PASSWORD.encode())
     text = CONFIG.format(
         host=SENDING_HOST,
-        ca=world.directory / CA_FILE,
+        ca=environment.directory / CA_FILE,
         resolver="{}:{}".format(*resolver),
         address=network.submission,
         submissionPort=network.submissionPort,
@@ -240,18 +245,18 @@ def _write(world: World, config: Path, resolver: tuple[str, int]) -> None:
         user=USER,
         password=hashed.decode().strip(),
     )
-    for key in world.keys.dkim:
+    for key in environment.keys.dkim:
         _writeSecret(own / f"{key.selector}.pem", key.pem)
         text += SELECTOR.format(
             domain=SENDER, name=key.selector, algorithm=key.algorithm
         )
-    _writeIdentity(world, own)
+    _writeIdentity(environment, own)
     config.write_text(text)
 
 
-def _writeIdentity(world: World, folder: Path) -> None:
-    (folder / "moxtls.pem").write_bytes(world.moxtls.certificatePEM())
-    _writeSecret(folder / "moxtls.key", world.moxtls.keyPEM())
+def _writeIdentity(environment: Environment, folder: Path) -> None:
+    (folder / "moxtls.pem").write_bytes(environment.moxtls.certificatePEM())
+    _writeSecret(folder / "moxtls.key", environment.moxtls.keyPEM())
 
 
 def _writeSecret(file: Path, content: bytes) -> None:

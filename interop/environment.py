@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 
-from interop.correspondents import (
-    CORRESPONDENTS,
+from interop.domains import (
     OUTSIDE,
     OUTSIDE_NUMBER,
-    Correspondent,
+    SENDING_DOMAINS,
+    SendingDomain,
 )
 from moxtls.lab.hosts import DNSServer
 from moxtls.lab.keys import (
@@ -87,13 +87,13 @@ _OUTSIDE_HOST = f"mx.{OUTSIDE}"
 _MAKERS = {RSA_SELECTOR: rsaKey, ED25519_SELECTOR: ed25519Key}
 
 
-class World(MultiService):
+class Environment(MultiService):
     """
     DNS, with everything in it; nobody takes mail here.
 
     @ivar identities: By domain: what Postfix presents.
     @ivar moxtls: What moxtls presents to Postfix.
-    @ivar outside: What the host that takes reports on mail presents.
+    @ivar remote: What the host that takes reports on mail presents.
     @ivar signingKeys: By domain: what correspondents sign with.
     """
 
@@ -110,14 +110,14 @@ class World(MultiService):
         self.keys = makeKeys(mailHosts(network, DESTINATIONS), now)
         self.identities = {peer.domain: peer.identity(self.keys.ca) for peer in PEERS}
         self.moxtls = self.keys.ca.issue(["mail.sender.test"])
-        self.outside = self.keys.ca.issue([_OUTSIDE_HOST])
-        self.signingKeys = {each.domain: _keys(each) for each in CORRESPONDENTS}
+        self.remote = self.keys.ca.issue([_OUTSIDE_HOST])
+        self.signingKeys = {each.domain: _keys(each) for each in SENDING_DOMAINS}
         self.tree = makeTree(
             (
                 *zonePlans(network, DESTINATIONS, self.keys.publication),
                 *(self._zone(peer) for peer in PEERS),
-                *(self._correspondentZone(each) for each in CORRESPONDENTS),
-                self._outsideZone(),
+                *(self._senderZone(each) for each in SENDING_DOMAINS),
+                self._remoteZone(),
             ),
             network.authority,
             now,
@@ -136,7 +136,7 @@ class World(MultiService):
         return self.network.resolver, self.network.dnsPort
 
     @property
-    def behind(self) -> tuple[str, int]:
+    def secondServer(self) -> tuple[str, int]:
         """
         Where the moxtls takes mail whose mailboxes another program keeps.
         """
@@ -162,32 +162,32 @@ class World(MultiService):
             digest = self._digest(peer) if peer.matching else _OTHER_KEY
             yield f"_{self.network.smtpPort}._tcp.mx TLSA 3 1 1 {digest}"
 
-    def _outsideZone(self) -> ZonePlan:
+    def _remoteZone(self) -> ZonePlan:
         address = self.network.address(OUTSIDE_NUMBER)
         records = (f"@ MX 10 {_OUTSIDE_HOST}.", f"{_OUTSIDE_HOST}. A {address}")
         return ZonePlan(f"{OUTSIDE}.", records, signed=True)
 
-    def _correspondentZone(self, correspondent: Correspondent) -> ZonePlan:
-        records = tuple(self._correspondentRecords(correspondent))
-        return ZonePlan(f"{correspondent.domain}.", records, signed=True)
+    def _senderZone(self, sender: SendingDomain) -> ZonePlan:
+        records = tuple(self._senderRecords(sender))
+        return ZonePlan(f"{sender.domain}.", records, signed=True)
 
-    def _correspondentRecords(self, correspondent: Correspondent) -> Iterator[str]:
-        address = self.network.address(correspondent.number)
+    def _senderRecords(self, sender: SendingDomain) -> Iterator[str]:
+        address = self.network.address(sender.number)
         yield f"@ MX 10 {_OUTSIDE_HOST}."
-        yield f"{correspondent.host}. A {address}"
+        yield f"{sender.host}. A {address}"
         # RFC 7208 10.1.3: for mail without a sender.
-        yield f'{correspondent.host}. TXT "v=spf1 a -all"'
-        yield f'@ TXT "{correspondent.spf.format(ip=address)}"'
-        for each in correspondent.more:
+        yield f'{sender.host}. TXT "v=spf1 a -all"'
+        yield f'@ TXT "{sender.spf.format(ip=address)}"'
+        for each in sender.more:
             yield each.format(ip=address)
-        keys = self.signingKeys[correspondent.domain]
-        if not correspondent.publishesKeys:
-            keys = _keys(correspondent)
+        keys = self.signingKeys[sender.domain]
+        if not sender.publishesKeys:
+            keys = _keys(sender)
         for key in keys:
             yield f"{key.selector}._domainkey TXT {characterStrings(key.record)}"
-        if correspondent.dmarc:
-            rua = f"rua=mailto:{correspondent.reports}"
-            yield f'_dmarc TXT "v=DMARC1; {correspondent.dmarc}; {rua}"'
+        if sender.dmarc:
+            rua = f"rua=mailto:{sender.reports}"
+            yield f'_dmarc TXT "v=DMARC1; {sender.dmarc}; {rua}"'
 
     def _digest(self, peer: Peer) -> str:
         key = self.identities[peer.domain].leaf.public_key()
@@ -195,5 +195,5 @@ class World(MultiService):
         return hashlib.sha256(spki).hexdigest()
 
 
-def _keys(correspondent: Correspondent) -> tuple[DKIMKey, ...]:
-    return tuple(_MAKERS[selector]() for selector in correspondent.selectors)
+def _keys(sender: SendingDomain) -> tuple[DKIMKey, ...]:
+    return tuple(_MAKERS[selector]() for selector in sender.selectors)

@@ -14,11 +14,11 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from interop.checks import Checks, Trouble
+from interop.checks import Checks, InteropError
+from interop.environment import DANE, PEERS, REPORT_ADDRESS
 from interop.postfix import Destination
 from interop.processes import run
-from interop.sender import Sender
-from interop.world import DANE, PEERS, REPORT_ADDRESS
+from interop.server import MoxtlsServer
 from moxtls.lab.scenario import SENDER
 
 DKIM = Path(__file__).parent / "dkim.pl"
@@ -44,11 +44,11 @@ class Tools:
         """
         Of each DKIM signature, algorithm, domain and how it is.
 
-        @raise Trouble: Mail::DKIM fails.
+        @raise InteropError: Mail::DKIM fails.
         """
         done = run([DKIM, *map(str, self.resolver)], message)
         if done.returncode:
-            raise Trouble(f"{DKIM.name}: {done.stderr.decode('utf-8', 'replace')}")
+            raise InteropError(f"{DKIM.name}: {done.stderr.decode('utf-8', 'replace')}")
         lines = (each.split("\t") for each in done.stdout.decode().splitlines())
         return sorted((line[0], line[2], line[3]) for line in lines)
 
@@ -63,12 +63,12 @@ class Tools:
         run([self.parsedmarc, "--offline", "--silent", "-o", result, file])
         reports = json.loads(found.read_bytes()) if found.exists() else []
         if len(reports) > 1:
-            raise Trouble(f"parsedmarc sees {len(reports)} reports in one message")
+            raise InteropError(f"parsedmarc sees {len(reports)} reports in one message")
         return reports[0] if reports else None
 
 
 def checkReports(
-    checks: Checks, sender: Sender, destination: Destination, tools: Tools
+    checks: Checks, sender: MoxtlsServer, destination: Destination, tools: Tools
 ) -> None:
     """
     End the day, and read what arrives.
@@ -84,9 +84,9 @@ def checkReports(
         _checkSignatures(checks, tools, domain, message)
         _checkParsed(checks, tools, domain, message, rows)
     if DANE.domain not in messages:
-        raise Trouble(f"no report for {DANE.domain}")
+        raise InteropError(f"no report for {DANE.domain}")
     _checkControls(checks, tools, messages[DANE.domain], rows)
-    _checkAftermath(checks, sender, destination)
+    _checkDeliveredReports(checks, sender, destination)
 
 
 def _domainOf(message: bytes) -> str:
@@ -217,7 +217,9 @@ def _altered(message: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
     return parsed.as_bytes()
 
 
-def _checkAftermath(checks: Checks, sender: Sender, destination: Destination) -> None:
+def _checkDeliveredReports(
+    checks: Checks, sender: MoxtlsServer, destination: Destination
+) -> None:
     """
     RFC 8460 3: reports about reports would never end.
     """

@@ -12,11 +12,11 @@ from email import message_from_string
 from pathlib import Path
 from typing import Any
 
-from interop.correspondents import Letter
+from interop.domains import SampleMessage
 from interop.processes import output
-from interop.reporting import Tools
+from interop.tlsreports import Tools
 
-PROGRAM = Path(__file__).parent / "judge.pl"
+PROGRAM = Path(__file__).parent / "verify.pl"
 #: All of the lab's domains are registered right below their top level.
 CONFIG = """\
 [dns]
@@ -34,7 +34,7 @@ Results = Mapping[str, Sequence[tuple[str, Mapping[str, str]]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
+class VerifierResults:
     """
     @ivar spf: By Mail::SPF.
     @ivar dkim: By Mail::DKIM, of each signature from the top: domain and
@@ -53,7 +53,7 @@ class Opinion:
     sayer: str
 
 
-class Judge:
+class Verifiers:
     """
     Has others look at messages.
     """
@@ -64,32 +64,34 @@ class Judge:
         suffixes.write_text("test\n")
         self._config.write_text(CONFIG.format(suffixes=suffixes))
 
-    def opinions(
-        self, messages: Mapping[Letter, bytes], addresses: Mapping[Letter, str]
-    ) -> dict[Letter, Opinion]:
+    def results(
+        self,
+        messages: Mapping[SampleMessage, bytes],
+        addresses: Mapping[SampleMessage, str],
+    ) -> dict[SampleMessage, VerifierResults]:
         """
         @param messages: As they arrived.
         @param addresses: Where from.
 
-        @raise Trouble: One of the programs fails.
+        @raise InteropError: One of the programs fails.
         """
         signatures = {
-            letter: self._tools.signatures(message)
-            for letter, message in messages.items()
+            sample: self._tools.signatures(message)
+            for sample, message in messages.items()
         }
         asked = [
             {
-                "ip": addresses[letter],
-                "helo": letter.via.host,
-                "sender": letter.envelope,
-                "author": letter.author.partition("@")[2],
+                "ip": addresses[sample],
+                "helo": sample.via.host,
+                "sender": sample.envelope,
+                "author": sample.author.partition("@")[2],
                 "dkim": [
                     {"domain": domain, "selector": "any", "result": result}
-                    for _, domain, result in signatures[letter]
+                    for _, domain, result in signatures[sample]
                 ],
                 "field": _field(message),
             }
-            for letter, message in messages.items()
+            for sample, message in messages.items()
         ]
         command: list[str | Path] = [
             PROGRAM,
@@ -98,8 +100,8 @@ class Judge:
         ]
         found = json.loads(output(command, json.dumps(asked).encode()))
         return {
-            letter: _opinion(each, signatures[letter])
-            for letter, each in zip(messages, found, strict=True)
+            sample: _results(each, signatures[sample])
+            for sample, each in zip(messages, found, strict=True)
         }
 
 
@@ -112,10 +114,12 @@ def _field(message: bytes) -> str:
     return f"{FIELD}: {value}" if value else ""
 
 
-def _opinion(found: dict[str, Any], signatures: list[tuple[str, ...]]) -> Opinion:
+def _results(
+    found: dict[str, Any], signatures: list[tuple[str, ...]]
+) -> VerifierResults:
     said: dict[str, list[tuple[str, Mapping[str, str]]]] = {}
     field = found["field"] or {"id": "", "results": []}
     for each in field["results"]:
         said.setdefault(each["method"], []).append((each["result"], each["properties"]))
     dkim = tuple((domain, result) for _, domain, result in signatures)
-    return Opinion(found["spf"], dkim, found["dmarc"], said, field["id"])
+    return VerifierResults(found["spf"], dkim, found["dmarc"], said, field["id"])

@@ -12,10 +12,10 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
-from interop.checks import Checks, Trouble, waitFor
-from interop.postfix import LONGEST_DELIVERY, READER, Destination, Submitter
-from interop.sender import WRITER, Sender
-from interop.world import DANE, MISMATCH, PEERS, PLAIN, Peer
+from interop.checks import Checks, InteropError, waitFor
+from interop.environment import DANE, MISMATCH, PEERS, PLAIN, Peer
+from interop.postfix import MAX_DELIVERY_TIME, READER, Destination, Submitter
+from interop.server import WRITER, MoxtlsServer
 
 # As Postfix writes it into Received fields, and into its log.
 _RECEIVED = re.compile(r"\(using (TLSv1\.[23]) with cipher ")
@@ -24,7 +24,7 @@ _END = re.compile(r"disconnect from \S+ (.*)")
 
 
 def checkDeliveries(
-    checks: Checks, sender: Sender, destination: Destination, submitter: Submitter
+    checks: Checks, sender: MoxtlsServer, destination: Destination, submitter: Submitter
 ) -> None:
     """
     Send mail, and see what became of it on both sides.
@@ -58,19 +58,19 @@ def _message(peer: Peer, subject: str) -> bytes:
     return "\n".join(lines).encode("ascii")
 
 
-def _submit(sender: Sender, peer: Peer, subject: str) -> None:
+def _submit(sender: MoxtlsServer, peer: Peer, subject: str) -> None:
     """
     Send a message as other programs on this host do.
     """
     try:
-        with smtplib.SMTP(*sender.submission, timeout=LONGEST_DELIVERY) as client:
+        with smtplib.SMTP(*sender.submission, timeout=MAX_DELIVERY_TIME) as client:
             text = _message(peer, subject).decode("ascii")
             client.sendmail(WRITER, _reader(peer), text)
     except (OSError, smtplib.SMTPException) as error:
-        raise Trouble(f"moxtls takes no mail: {error}") from None
+        raise InteropError(f"moxtls takes no mail: {error}") from None
 
 
-def _arrived(destination: Destination, peer: Peer, subject: str) -> str:
+def _arrivedText(destination: Destination, peer: Peer, subject: str) -> str:
     """
     The one message with a subject.
     """
@@ -81,16 +81,16 @@ def _arrived(destination: Destination, peer: Peer, subject: str) -> str:
         return [each for each in files if field in each.read_bytes()]
 
     what = f"the message {subject!r} for {_reader(peer)}"
-    found = waitFor(what, look, LONGEST_DELIVERY)
+    found = waitFor(what, look, MAX_DELIVERY_TIME)
     if len(found) > 1:
-        raise Trouble(f"{what} is there {len(found)} times")
+        raise InteropError(f"{what} is there {len(found)} times")
     return found[0].read_text("utf-8")
 
 
 def _checkArrived(
     checks: Checks, destination: Destination, peer: Peer, subject: str
 ) -> None:
-    message = _arrived(destination, peer, subject)
+    message = _arrivedText(destination, peer, subject)
     whole = message.endswith("\n\n.a line that begins with a point\n")
     checks.holds(f"{peer.domain}: {subject!r} arrived as it was", whole, message[-99:])
     # The topmost is of the delivery, those below of what was before.
@@ -108,7 +108,7 @@ def _checkSubmitter(
     """
     Postfix verified moxtls' certificate, logged in, and its mail went on.
     """
-    message = _arrived(destination, DANE, "postfix")
+    message = _arrivedText(destination, DANE, "postfix")
     fields = message.split("\nReceived:")[1:]
     secured = any(" with ESMTPSA" in each for each in fields)
     checks.holds("Postfix gave it to moxtls by TLS, and logged in", secured, fields)
@@ -122,7 +122,9 @@ def _checkSubmitter(
     checks.same("Postfix says that it was sent", len(sent), 1)
 
 
-def _checkDeferred(checks: Checks, sender: Sender, destination: Destination) -> None:
+def _checkDeferred(
+    checks: Checks, sender: MoxtlsServer, destination: Destination
+) -> None:
     """
     Mail to where the TLSA record is of another key stays, and says why.
     """
@@ -132,7 +134,7 @@ def _checkDeferred(checks: Checks, sender: Sender, destination: Destination) -> 
         rows = sender.table("queue", "list")
         return [each for each in rows if each["attempts"]]
 
-    waiting = waitFor("an attempt", attempted, LONGEST_DELIVERY)
+    waiting = waitFor("an attempt", attempted, MAX_DELIVERY_TIME)
     found = [(each["recipient"], each["state"], each["attempts"]) for each in waiting]
     checks.same(f"{domain}: waits after an attempt", found, [(recipient, "waiting", 1)])
     reason = str(waiting[0]["last_result"])
@@ -154,10 +156,12 @@ def _sessions(destination: Destination, peer: Peer) -> list[str]:
         found = [line[1] for line in lines if line]
         return [commands for commands in found if "starttls=" in commands]
 
-    return waitFor(f"{peer.domain}: the end of a session", ended, LONGEST_DELIVERY)
+    return waitFor(f"{peer.domain}: the end of a session", ended, MAX_DELIVERY_TIME)
 
 
-def _checkResults(checks: Checks, sender: Sender, destination: Destination) -> None:
+def _checkResults(
+    checks: Checks, sender: MoxtlsServer, destination: Destination
+) -> None:
     """
     The ledger has as many sessions as Postfix had, and what failed in them.
     """
@@ -192,7 +196,9 @@ def _checkLog(checks: Checks, destination: Destination, submitter: Submitter) ->
             good = commands.split()[-2] == "quit=1" and "/" not in commands
             checks.holds(f"{peer.domain}: said to Postfix: {commands}", good)
     checks.same("the other Postfix hasn't either", submitter.complaints(), [])
-    with socket.create_connection(destination.place(PLAIN), LONGEST_DELIVERY) as client:
+    with socket.create_connection(
+        destination.endpoint(PLAIN), MAX_DELIVERY_TIME
+    ) as client:
         client.recv(512)
         client.sendall(b"HELO nobody\r\nMAIL FROM:<>\r\nQUIT\r\n")
         while client.recv(512):
@@ -200,6 +206,6 @@ def _checkLog(checks: Checks, destination: Destination, submitter: Submitter) ->
     waitFor(
         "a complaint about a client that doesn't wait its turn",
         lambda: destination.complaints(PLAIN.label),
-        LONGEST_DELIVERY,
+        MAX_DELIVERY_TIME,
     )
     checks.holds("but Postfix complains of commands that come too early", True)

@@ -13,9 +13,9 @@ import dns.exception
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread
 
-from interop.checks import Checks, Trouble
-from interop.unbound import Question, Said, ask, questions
-from interop.world import World
+from interop.checks import Checks, InteropError
+from interop.environment import Environment
+from interop.unbound import Question, ResolverAnswer, ask, questions
 from moxtls.app.build import IReactor
 from moxtls.dns.resolvconf import NameServer
 from moxtls.dns.resolver import Resolver
@@ -26,7 +26,7 @@ from moxtls.tasks import gather
 
 T = TypeVar("T")
 
-Place = tuple[str, int]
+Endpoint = tuple[str, int]
 
 #: Each of these has to be among what was seen, or nothing was shown: status,
 #: AD, and extended errors (RFC 8914 4: bogus, expired, no key).
@@ -44,27 +44,29 @@ _BOGUS = ExtendedError(6)
 
 
 def checkResolver(
-    checks: Checks, reactor: IReactor, world: World, unbound: Place
+    checks: Checks, reactor: IReactor, environment: Environment, unbound: Endpoint
 ) -> None:
     """
     Ask everybody everything.
     """
-    asked = list(dict.fromkeys(questions(world.network)))
+    asked = list(dict.fromkeys(questions(environment.network)))
     theirs = _asked(unbound, asked)
-    _compare(checks, "unbound answers", theirs, _asked(world.resolver, asked))
+    _compare(checks, "unbound answers", theirs, _asked(environment.resolver, asked))
     seen = {(each.status, each.authentic, each.errors) for each in theirs.values()}
     for kind in KINDS_OF_ANSWERS:
         status, authentic, errors = kind
         words = [status, "AD" if authentic else "no AD", *(f"EDE {e}" for e in errors)]
         checks.holds(f"among them: {', '.join(words)}", kind in seen)
-    _checkOurs(checks, reactor, world, unbound, asked)
+    _checkMoxtls(checks, reactor, environment, unbound, asked)
 
 
-def _asked(place: Place, asked: Sequence[Question]) -> dict[Question, Said]:
+def _asked(
+    endpoint: Endpoint, asked: Sequence[Question]
+) -> dict[Question, ResolverAnswer]:
     try:
-        return {question: ask(place, question) for question in asked}
+        return {question: ask(endpoint, question) for question in asked}
     except dns.exception.Timeout as error:
-        raise Trouble(f"{place[0]}:{place[1]}: {error}") from None
+        raise InteropError(f"{endpoint[0]}:{endpoint[1]}: {error}") from None
 
 
 def _compare(
@@ -84,36 +86,36 @@ def _compare(
     checks.holds(f"{what} {count} questions as the lab's resolver", not differing)
 
 
-def _checkOurs(
+def _checkMoxtls(
     checks: Checks,
     reactor: IReactor,
-    world: World,
-    unbound: Place,
+    environment: Environment,
+    unbound: Endpoint,
     asked: Sequence[Question],
 ) -> None:
     """
     moxtls' own resolver on top of unbound.
     """
-    behind = _resolver(reactor, unbound)
-    _checkProbe(checks, "unbound", _probe(reactor, behind), ServerStatus.VALIDATING)
-    authority = (world.network.authority, world.network.dnsPort)
+    viaUnbound = _resolver(reactor, unbound)
+    _checkProbe(checks, "unbound", _probe(reactor, viaUnbound), ServerStatus.VALIDATING)
+    authority = (environment.network.authority, environment.network.dnsPort)
     found = _probe(reactor, _resolver(reactor, authority))
     _checkProbe(checks, "the lab's authority", found, ServerStatus.NOT_VALIDATING)
-    ownBehind = _resolver(reactor, world.resolver)
-    _probe(reactor, ownBehind)
-    theirs = _lookedUp(reactor, behind, asked)
-    _compare(checks, "moxtls understands", theirs, _lookedUp(reactor, ownBehind, asked))
-    _checkChains(checks, theirs)
+    viaLab = _resolver(reactor, environment.resolver)
+    _probe(reactor, viaLab)
+    theirs = _lookedUp(reactor, viaUnbound, asked)
+    _compare(checks, "moxtls understands", theirs, _lookedUp(reactor, viaLab, asked))
+    _checkAliases(checks, theirs)
 
 
 def _checkProbe(
-    checks: Checks, whom: str, found: Diagnosis, standing: ServerStatus
+    checks: Checks, whom: str, found: Diagnosis, expected: ServerStatus
 ) -> None:
-    standings = [each.status for each in found.reports]
-    checks.same(f"moxtls' probe of {whom}: {standing.value}", standings, [standing])
+    statuses = [each.status for each in found.reports]
+    checks.same(f"moxtls' probe of {whom}: {expected.value}", statuses, [expected])
 
 
-def _checkChains(checks: Checks, theirs: Mapping[Question, Answer]) -> None:
+def _checkAliases(checks: Checks, theirs: Mapping[Question, Answer]) -> None:
     """
     RFC 7672 2.2.2 depends on which steps of a chain are authentic.
     """
@@ -130,12 +132,12 @@ def _checkChains(checks: Checks, theirs: Mapping[Question, Answer]) -> None:
     checks.holds("broken.alias.test: no answer", broken.failed, broken)
 
 
-def _resolver(reactor: IReactor, place: Place) -> Resolver:
-    return Resolver(reactor, [NameServer(*place)], DNSTransport(reactor).ask)
+def _resolver(reactor: IReactor, endpoint: Endpoint) -> Resolver:
+    return Resolver(reactor, [NameServer(*endpoint)], DNSTransport(reactor).ask)
 
 
 def _probe(reactor: IReactor, resolver: Resolver) -> Diagnosis:
-    return _waitedFor(reactor, resolver.probe)
+    return _blockingCall(reactor, resolver.probe)
 
 
 def _lookedUp(
@@ -145,11 +147,11 @@ def _lookedUp(
         lookups = [resolver.lookup(name, RRType(kind)) for name, kind in asked]
         return Deferred.fromCoroutine(gather(lookups))
 
-    answers = _waitedFor(reactor, begin)
-    return dict(zip(asked, map(_essence, answers), strict=True))
+    answers = _blockingCall(reactor, begin)
+    return dict(zip(asked, map(_comparable, answers), strict=True))
 
 
-def _waitedFor(reactor: IReactor, begin: Callable[[], Deferred[T]]) -> T:
+def _blockingCall(reactor: IReactor, begin: Callable[[], Deferred[T]]) -> T:
     """
     What comes of something that is begun in the reactor's thread.
     """
@@ -158,7 +160,7 @@ def _waitedFor(reactor: IReactor, begin: Callable[[], Deferred[T]]) -> T:
     return found
 
 
-def _essence(answer: Answer) -> Answer:
+def _comparable(answer: Answer) -> Answer:
     """
     An answer without what servers may put differently: the remaining time,
     words, and the order of records.

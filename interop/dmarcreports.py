@@ -14,19 +14,19 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from interop.checks import Checks, Trouble
-from interop.correspondents import (
+from interop.checks import Checks, InteropError
+from interop.domains import (
     FAILURES,
-    LETTERS,
     OLD_FORMAT,
+    SAMPLES,
     STRICT,
 )
-from interop.outside import Outside
+from interop.environment import Environment
 from interop.processes import output, run
-from interop.reporting import ALGORITHMS, Tools
-from interop.rows import ASKING, Row, expectedRows, published, quoted
-from interop.sender import Sender
-from interop.world import World
+from interop.remotepostfix import RemotePostfix
+from interop.rows import ASKING, Row, comparedTags, expectedRows, published
+from interop.server import MoxtlsServer
+from interop.tlsreports import ALGORITHMS, Tools
 from moxtls.lab.scenario import SENDER
 
 PROGRAM = Path(__file__).parent / "report.pl"
@@ -35,7 +35,11 @@ GZIP = "application/gzip"
 
 
 def checkAggregates(
-    checks: Checks, world: World, server: Sender, outside: Outside, tools: Tools
+    checks: Checks,
+    environment: Environment,
+    server: MoxtlsServer,
+    remote: RemotePostfix,
+    tools: Tools,
 ) -> None:
     """
     End the day, and read what arrives.
@@ -43,22 +47,22 @@ def checkAggregates(
     command = ("report", "send", "--kind", "dmarc", "--now", "--json")
     done = json.loads(server.command(*command))
     checks.same("reports on mail composed", done, {"composed": len(ASKING)})
-    files = {each.domain: outside.awaitMail(each.reports)[0] for each in ASKING}
+    files = {each.domain: remote.awaitMail(each.reports)[0] for each in ASKING}
     parsed = _parsed(tools, list(files.values()))
     for each in ASKING:
         domain, message = each.domain, files[each.domain].read_bytes()
-        expected = expectedRows(world, domain)
+        expected = expectedRows(environment, domain)
         _checkSignatures(checks, tools, domain, message)
         _checkParsed(checks, domain, parsed.get(domain), expected)
-    _checkOldFormat(checks, tools, files[OLD_FORMAT.domain], world)
-    _checkControls(checks, tools, files[STRICT.domain].read_bytes(), world)
-    _checkFailures(checks, world, outside, tools)
+    _checkOldFormat(checks, tools, files[OLD_FORMAT.domain], environment)
+    _checkControls(checks, tools, files[STRICT.domain].read_bytes(), environment)
+    _checkFailures(checks, environment, remote, tools)
     rows = server.table("report", "sent", "--kind", "dmarc")
     states = [each["state"] for each in rows]
     checks.same("moxtls knows that they arrived", states, ["delivered"] * len(ASKING))
     again = json.loads(server.command(*command))
     checks.same("reports on mail are sent once", again, {"composed": 0})
-    complaints = outside.complaints(outside.label)
+    complaints = remote.complaints(remote.label)
     checks.same("Postfix has no complaints about reports", complaints, [])
 
 
@@ -118,7 +122,7 @@ def _differences(
         # Up to now.
         ("a day at most", metadata["original_timespan_seconds"] < 86400, True),
         ("discovery", policy["discovery_method"], None if isOld else "treewalk"),
-        ("policy", quoted(policy), published(domain)),
+        ("policy", comparedTags(policy), published(domain)),
         ("records", sorted(map(_parsedRow, report["records"])), list(expected)),
     ):
         if is_ != should:
@@ -146,7 +150,9 @@ def _parsedRow(record: dict[str, Any]) -> Row:
 # --- Mail::DMARC ----------------------------------------------------------------
 
 
-def _checkOldFormat(checks: Checks, tools: Tools, file: Path, world: World) -> None:
+def _checkOldFormat(
+    checks: Checks, tools: Tools, file: Path, environment: Environment
+) -> None:
     """
     Mail::DMARC knows what RFC 7489 has, but no XML namespace.
     """
@@ -168,7 +174,7 @@ def _checkOldFormat(checks: Checks, tools: Tools, file: Path, world: World) -> N
     ]
     domain = OLD_FORMAT.domain
     what = f"{domain}: Mail::DMARC reads the same, in the format of RFC 7489"
-    checks.same(what, sorted(rows), expectedRows(world, domain))
+    checks.same(what, sorted(rows), expectedRows(environment, domain))
     metadata, policy = read["metadata"], read["policy"]
     head = (metadata["org_name"], policy["domain"], policy["sp"], policy["pct"])
     should = (SENDER, domain, published(domain)["sp"], "100")
@@ -178,7 +184,9 @@ def _checkOldFormat(checks: Checks, tools: Tools, file: Path, world: World) -> N
 # --- controls -------------------------------------------------------------------
 
 
-def _checkControls(checks: Checks, tools: Tools, message: bytes, world: World) -> None:
+def _checkControls(
+    checks: Checks, tools: Tools, message: bytes, environment: Environment
+) -> None:
     """
     Whatever is changed is noticed.
     """
@@ -192,7 +200,7 @@ def _checkControls(checks: Checks, tools: Tools, message: bytes, world: World) -
         file = tools.folder / "changed.eml"
         file.write_bytes(_altered(message, change))
         report = _parsed(tools, [file]).get(domain)
-        return list(_differences(report, domain, expectedRows(world, domain)))
+        return list(_differences(report, domain, expectedRows(environment, domain)))
 
     checks.same("packed again, it is as it was", differing(lambda text: text), [])
     more = differing(lambda text: text.replace("<count>1<", "<count>2<", 1))
@@ -220,23 +228,23 @@ def _altered(message: bytes, change: Callable[[str], str]) -> bytes:
 
 
 def _checkFailures(
-    checks: Checks, world: World, outside: Outside, tools: Tools
+    checks: Checks, environment: Environment, remote: RemotePostfix, tools: Tools
 ) -> None:
     """
     C{fo=1}: of each message that SPF or DKIM says nothing good about.
     """
-    letters = [
+    samples = [
         each
-        for each in LETTERS
-        if each.policy == STRICT.domain and len(each.fate.aligned) < 2
+        for each in SAMPLES
+        if each.policy == STRICT.domain and len(each.expected.aligned) < 2
     ]
     address = f"{FAILURES}@{STRICT.domain}"
-    files = outside.awaitMail(address, len(letters))
+    files = remote.awaitMail(address, len(samples))
     for file in files:
         _checkSignatures(checks, tools, address, file.read_bytes())
     found = _run(tools, files) / "failure.json"
     if not found.exists():
-        raise Trouble("parsedmarc sees no failure reports")
+        raise InteropError("parsedmarc sees no failure reports")
     reports = json.loads(found.read_bytes())
     facts = sorted(
         (each["source"]["ip_address"], each["reported_domain"], each["delivery_result"])
@@ -244,13 +252,13 @@ def _checkFailures(
     )
     expected = sorted(
         (
-            world.network.address(each.via.number),
+            environment.network.address(each.via.number),
             STRICT.domain,
             "reject" if each.isSpoofed else "delivered",
         )
-        for each in letters
+        for each in samples
     )
     checks.same(f"{address}: parsedmarc reads {len(expected)}", facts, expected)
-    names = [each.envelope.encode() for each in letters]
+    names = [each.envelope.encode() for each in samples]
     told = [each for each in names if any(each in f.read_bytes() for f in files)]
     checks.same(f"{address}: they name nobody", told, [])

@@ -22,7 +22,7 @@ ANNA, OTTO, FULL = (f"{name}@{SENDER}" for name in ("anna", "otto", "full"))
 
 
 @dataclass(frozen=True, slots=True)
-class Correspondent:
+class SendingDomain:
     """
     A domain with a host that sends its mail.
 
@@ -64,13 +64,13 @@ class Correspondent:
 
 
 # Of SPF and DMARC as much as fits: how it is found, and what there is in it.
-STRICT = Correspondent(
+STRICT = SendingDomain(
     "postfix-reject.test",
     204,
     dmarc=f"p=reject; fo=1; ruf=mailto:{FAILURES}@postfix-reject.test",
     more=('bounces TXT "v=spf1 a:mta.postfix-reject.test -all"',),
 )
-WATCHING = Correspondent(
+WATCHING = SendingDomain(
     "postfix-none.test",
     205,
     "v=spf1 include:_spf.%{{d}} ~all",
@@ -78,7 +78,7 @@ WATCHING = Correspondent(
     selectors=(RSA_SELECTOR, ED25519_SELECTOR),
     more=('_spf TXT "v=spf1 exists:%{{i}}.from.%{{d2}} ?all"', "{ip}.from A 127.0.0.2"),
 )
-CAREFUL = Correspondent(
+CAREFUL = SendingDomain(
     "postfix-quarantine.test",
     206,
     "v=spf1 redirect=_spf.postfix-quarantine.test",
@@ -90,18 +90,18 @@ CAREFUL = Correspondent(
     ),
 )
 #: Another key than the one it signs with is in its zone.
-MISTAKEN = Correspondent(
+MISTAKEN = SendingDomain(
     "postfix-mistaken.test", 207, dmarc="p=quarantine", publishesKeys=False
 )
-SERVICE = Correspondent("postfix-service.test", 208)
-FORGER = Correspondent("postfix-forger.test", 209, "v=spf1 +all", selectors=())
+SERVICE = SendingDomain("postfix-service.test", 208)
+FORGER = SendingDomain("postfix-forger.test", 209, "v=spf1 +all", selectors=())
 #: Gets its reports as RFC 7489 has them.
 OLD_FORMAT = CAREFUL
-CORRESPONDENTS = (STRICT, WATCHING, CAREFUL, MISTAKEN, SERVICE, FORGER)
+SENDING_DOMAINS = (STRICT, WATCHING, CAREFUL, MISTAKEN, SERVICE, FORGER)
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class ExpectedResult:
     """
     What has to become of a message.
 
@@ -126,7 +126,7 @@ class Fate:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class SampleMessage:
     """
     A message.
 
@@ -140,11 +140,11 @@ class Letter:
     """
 
     name: str
-    via: Correspondent
+    via: SendingDomain
     author: str
     envelope: str
     policy: str
-    fate: Fate
+    expected: ExpectedResult
     signer: str = ""
     body: bytes = b".a line that begins with a point\n"
     headers: tuple[str, ...] = ()
@@ -152,7 +152,7 @@ class Letter:
 
     @property
     def isSpoofed(self) -> bool:
-        return not self.fate.mailbox
+        return not self.expected.mailbox
 
     @property
     def message(self) -> bytes:
@@ -179,12 +179,16 @@ _8BIT = (
 #: Several MB, of lines as long as they may be, each with another beginning.
 _LARGE = b"".join(b"%06d%s\n" % (each, b"." * 991) for each in range(4_500))
 
-_ALIGNED = Fate("pass", _passed(STRICT.domain), "pass", _BOTH)
-_TWICE = Fate("pass", _passed(WATCHING.domain, WATCHING.domain), "pass", _BOTH)
+_ALIGNED = ExpectedResult("pass", _passed(STRICT.domain), "pass", _BOTH)
+_TWICE = ExpectedResult(
+    "pass", _passed(WATCHING.domain, WATCHING.domain), "pass", _BOTH
+)
 
-LETTERS = (
-    Letter("aligned", STRICT, STRICT.address, STRICT.address, STRICT.domain, _ALIGNED),
-    Letter(
+SAMPLES = (
+    SampleMessage(
+        "aligned", STRICT, STRICT.address, STRICT.address, STRICT.domain, _ALIGNED
+    ),
+    SampleMessage(
         "large",
         STRICT,
         STRICT.address,
@@ -193,7 +197,7 @@ LETTERS = (
         _ALIGNED,
         body=_LARGE,
     ),
-    Letter(
+    SampleMessage(
         "for two",
         STRICT,
         STRICT.address,
@@ -202,15 +206,15 @@ LETTERS = (
         _ALIGNED,
         recipients=(ANNA, OTTO),
     ),
-    Letter(
+    SampleMessage(
         "forwarded",
         SERVICE,
         STRICT.address,
         f"forwarded@{STRICT.domain}",
         STRICT.domain,
-        Fate("fail", _passed(STRICT.domain), "pass", ("dkim",)),
+        ExpectedResult("fail", _passed(STRICT.domain), "pass", ("dkim",)),
     ),
-    Letter(
+    SampleMessage(
         "eight bits",
         WATCHING,
         WATCHING.address,
@@ -220,7 +224,7 @@ LETTERS = (
         body="Grüße aus Åbo\n".encode(),
         headers=_8BIT,
     ),
-    Letter(
+    SampleMessage(
         "Grüße",
         WATCHING,
         f"jürgen@{WATCHING.domain}",
@@ -230,86 +234,92 @@ LETTERS = (
         body="Grüße aus Åbo\n".encode(),
         headers=_8BIT,
     ),
-    Letter(
+    SampleMessage(
         "a notice",
         WATCHING,
         WATCHING.address,
         "",
         WATCHING.domain,
         # aspf=s, and SPF is about its host.
-        Fate("pass", _passed(WATCHING.domain, WATCHING.domain), "pass", ("dkim",)),
+        ExpectedResult(
+            "pass", _passed(WATCHING.domain, WATCHING.domain), "pass", ("dkim",)
+        ),
     ),
-    Letter(
+    SampleMessage(
         "strictly",
         WATCHING,
         f"{WRITER}@news.{WATCHING.domain}",
         WATCHING.address,
         WATCHING.domain,
-        Fate("pass", _passed(WATCHING.domain, WATCHING.domain), "fail"),
+        ExpectedResult("pass", _passed(WATCHING.domain, WATCHING.domain), "fail"),
     ),
-    Letter(
+    SampleMessage(
         "by a service, none",
         SERVICE,
         WATCHING.address,
         SERVICE.address,
         WATCHING.domain,
-        Fate("pass", _passed(SERVICE.domain), "fail"),
+        ExpectedResult("pass", _passed(SERVICE.domain), "fail"),
         signer=SERVICE.address,
     ),
-    Letter(
+    SampleMessage(
         "redirected",
         CAREFUL,
         CAREFUL.address,
         CAREFUL.address,
         CAREFUL.domain,
-        Fate("pass", _passed(CAREFUL.domain), "pass", _BOTH),
+        ExpectedResult("pass", _passed(CAREFUL.domain), "pass", _BOTH),
     ),
-    Letter(
+    SampleMessage(
         "from below",
         CAREFUL,
         f"{WRITER}@news.{CAREFUL.domain}",
         f"{WRITER}@news.{CAREFUL.domain}",
         CAREFUL.domain,
-        Fate("pass", _passed(CAREFUL.domain), "pass", _BOTH),
+        ExpectedResult("pass", _passed(CAREFUL.domain), "pass", _BOTH),
     ),
-    Letter(
+    SampleMessage(
         "by a service, quarantine",
         SERVICE,
         f"{WRITER}@news.{CAREFUL.domain}",
         SERVICE.address,
         CAREFUL.domain,
-        Fate("pass", _passed(SERVICE.domain), "fail", disposition="quarantine"),
+        ExpectedResult(
+            "pass", _passed(SERVICE.domain), "fail", disposition="quarantine"
+        ),
         signer=SERVICE.address,
     ),
-    Letter(
+    SampleMessage(
         "another key",
         MISTAKEN,
         MISTAKEN.address,
         MISTAKEN.address,
         MISTAKEN.domain,
-        Fate("pass", ((MISTAKEN.domain, "fail"),), "pass", ("spf",)),
+        ExpectedResult("pass", ((MISTAKEN.domain, "fail"),), "pass", ("spf",)),
     ),
-    Letter(
+    SampleMessage(
         "another key, by a service",
         SERVICE,
         MISTAKEN.address,
         SERVICE.address,
         MISTAKEN.domain,
-        Fate("pass", ((MISTAKEN.domain, "fail"),), "fail", disposition="quarantine"),
+        ExpectedResult(
+            "pass", ((MISTAKEN.domain, "fail"),), "fail", disposition="quarantine"
+        ),
     ),
-    Letter(
+    SampleMessage(
         "forged",
         FORGER,
         STRICT.address,
         f"forged@{STRICT.domain}",
         STRICT.domain,
-        Fate("fail", (), "fail", disposition="reject"),
+        ExpectedResult("fail", (), "fail", disposition="reject"),
         signer=FORGER.address,
     ),
 )
 
 #: To the moxtls whose mail Dovecot keeps.
-BY_LMTP = Letter(
+BY_LMTP = SampleMessage(
     "by LMTP",
     STRICT,
     STRICT.address,
@@ -317,13 +327,13 @@ BY_LMTP = Letter(
     STRICT.domain,
     _ALIGNED,
 )
-BY_LMTP_JUNK = Letter(
+BY_LMTP_JUNK = SampleMessage(
     "by LMTP, quarantine",
     SERVICE,
     f"{WRITER}@news.{CAREFUL.domain}",
     f"lmtp@{SERVICE.domain}",
     CAREFUL.domain,
-    Fate("pass", _passed(SERVICE.domain), "fail", disposition="quarantine"),
+    ExpectedResult("pass", _passed(SERVICE.domain), "fail", disposition="quarantine"),
     signer=SERVICE.address,
 )
 BY_LMTP_TOO_LARGE = replace(
@@ -331,13 +341,13 @@ BY_LMTP_TOO_LARGE = replace(
 )
 KEPT_ELSEWHERE = (BY_LMTP, BY_LMTP_JUNK, BY_LMTP_TOO_LARGE)
 #: By a server that sends in chunks; no host of this domain.
-IN_CHUNKS = Letter(
+IN_CHUNKS = SampleMessage(
     "in chunks",
     SERVICE,
     SERVICE.address,
     SERVICE.address,
     "",
-    Fate("fail", (), "none"),
+    ExpectedResult("fail", (), "none"),
     body="Grüße aus Åbo\n".encode() + _LARGE,
     headers=_8BIT,
     recipients=(OTTO,),
