@@ -1,3 +1,4 @@
 """
-moxtls against the software of others; C{make interop} runs all of it.
+Interoperability checks of moxtls with the software of others; C{make interop} runs
+all of them.
 """

@@ -1,5 +1,5 @@
 """
-C{python -m interop FOLDER TOOLS}, as C{interop/run} calls it.
+Runs all checks: C{python -m interop FOLDER TOOLS}, as C{interop/run} calls it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ MAX_RUN_TIME = 90
 @dataclass(frozen=True, slots=True)
 class Stage:
     """
-    Where it happens.
+    Surroundings of a run.
 
-    @ivar tools: Where parsedmarc is installed, and packages for Node.js.
+    @ivar tools: The folder with parsedmarc and the packages for Node.js.
     """
 
     reactor: IReactor
@@ -54,9 +54,9 @@ class Stage:
 
 def perform(stage: Stage) -> int:
     """
-    Make all checks, in a thread beside the reactor's.
+    Run all checks, in a thread beside the reactor's.
 
-    @return: How many failed.
+    @return: The number of failed checks.
     """
     checks, environment, folder = Checks(), stage.environment, stage.folder
     with checks.part("Authors by the parsers of mail programs"):
@@ -75,7 +75,7 @@ def perform(stage: Stage) -> int:
         ):
             with checks.part("Postfix as a destination, and as a client"):
                 checkDeliveries(checks, server, destination, submitter)
-            with checks.part("The report that Postfix takes"):
+            with checks.part("TLS reports delivered to Postfix"):
                 tools = Tools(resolver, stage.tools / "bin" / "parsedmarc", folder)
                 checkReports(checks, server, destination, tools)
             with checks.part("Postfix and OpenDKIM as other domains"):
@@ -88,15 +88,15 @@ def _checkMail(
     checks: Checks, environment: Environment, server: MoxtlsServer, tools: Tools
 ) -> None:
     """
-    What others send, the reports on it, and where else it may be kept.
+    Check incoming mail, the reports on it, delivery by LMTP, and the Maildirs.
     """
     remote = RemotePostfix(environment, tools.folder)
     with remote.running():
         checkReception(checks, environment, server, remote, Verifiers(tools))
-        with checks.part("The reports on that mail"):
+        with checks.part("DMARC reports on that mail"):
             checkAggregates(checks, environment, server, remote, tools)
-        with checks.part("Dovecot behind moxtls"):
-            _checkBehind(checks, environment, remote, tools)
+        with checks.part("Delivery to Dovecot by LMTP"):
+            _checkDeliveryByLMTP(checks, environment, remote, tools)
     with checks.part("Dovecot as a client, and as a reader of Maildirs"):
         dovecot = Dovecot(environment, tools.folder, "dovecot-before")
         with dovecot.running():
@@ -104,7 +104,7 @@ def _checkMail(
             checkMaildir(checks, dovecot, server)
 
 
-def _checkBehind(
+def _checkDeliveryByLMTP(
     checks: Checks, environment: Environment, remote: RemotePostfix, tools: Tools
 ) -> None:
     folder = tools.folder
@@ -126,7 +126,7 @@ def _waitForMidnight() -> None:
 
 
 async def _main(reactor: IReactor, folder: Path, tools: Path) -> None:
-    # Once it runs it has its own way with signals, and would wait for the
+    # The running reactor handles signals itself, and would wait for the
     # thread; but interop/run cleans up.
     await deferLater(reactor, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

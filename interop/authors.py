@@ -105,7 +105,7 @@ _PIECES = (
     *(" ", "\t", "\r\n ", "y @ b.example", "<x @ a.example>", '"x y"@a.example'),
     *("Y <y@a.example>", '"X, Y"', "(X (y) z)", "=?utf-8?q?X Y?="),
     *"\0\x01\x0b\x0c\r\n\x1b\x7f\x85\xa0\u200b\u2028\u202e",
-    # What looks like a semicolon, a dot, a comma, angle brackets or an @; letters.
+    # Characters that look like a semicolon, a dot, a comma, angle brackets or an @; letters.
     *"\u037e\u3002\uff0e\uff0c\uff1c\uff1e\uff20\ufffd\u00fc",
     "x@a.example.\u0440\u0444",
 )
@@ -186,6 +186,8 @@ def _line(chance: random.Random) -> str:
 
 def authorsByMoxtls(header: str) -> set[str] | None:
     """
+    The domains that moxtls finds in the From field.
+
     @return: None if moxtls refuses the message.
     """
     authors = authorDomains(splitHeader(header.encode()))
@@ -196,7 +198,7 @@ def authorsByMoxtls(header: str) -> set[str] | None:
 
 def authorsByEmail(header: str) -> Mapping[str, FoundAuthors]:
     """
-    What Python's C{email} finds by each of its parsers.
+    Authors found by each parser of Python's C{email}.
     """
     data = header.encode() + b"\r\n"
     items = message_from_bytes(data).raw_items()
@@ -229,8 +231,7 @@ def unknownAuthors(
     header: str, found: Mapping[str, FoundAuthors]
 ) -> dict[str, FoundAuthors]:
     """
-    The programs that show an author whom moxtls doesn't know of, though it takes
-    the message.
+    The programs that show an author unknown to moxtls, if it accepts the message.
 
     A name that looks like an address counts as one if there is no address.
     """
@@ -281,8 +282,8 @@ class MailPrograms:
         self, headers: Iterable[str]
     ) -> list[tuple[str, dict[str, FoundAuthors]]]:
         """
-        Those of C{headers} that moxtls takes, and in which any program shows somebody
-        else; with what these programs find.
+        The headers among C{headers} that moxtls accepts and in which any program
+        shows an unknown author, with the authors that these programs find.
         """
         taken = [each for each in headers if authorsByMoxtls(each) is not None]
         asked = zip(taken, self._find(taken), strict=True)
@@ -322,12 +323,14 @@ class MailPrograms:
 
 def checkAuthors(checks: Checks, packages: Path, seed: int = SEED) -> None:
     """
-    @param seed: Of what is generated; another one makes other fields.
+    Compare the authors of regular, generated and shrunk fields.
+
+    @param seed: Another seed generates other fields.
     """
     programs = MailPrograms(packages)
     regular = [headerOf(each) for each in REGULAR]
     checks.same(
-        "fields that senders write are taken",
+        "regular From fields are accepted",
         {
             each: authorsByMoxtls(each)
             for each in regular
@@ -335,7 +338,11 @@ def checkAuthors(checks: Checks, packages: Path, seed: int = SEED) -> None:
         },
         {},
     )
-    checks.same("mail programs agree", programs.differing(regular), [])
+    checks.same(
+        "mail programs find the same authors in regular fields",
+        programs.differing(regular),
+        [],
+    )
     chance = random.Random(seed)
     fromFields = [headerOf(each) for each in islice(fields(chance), FIELDS)]
     fromHeaders = list(islice(headers(chance), HEADERS))
@@ -343,7 +350,7 @@ def checkAuthors(checks: Checks, packages: Path, seed: int = SEED) -> None:
         distinct = list(dict.fromkeys(generated))
         found = programs.differing(distinct)
         shortest = {programs.shrunk(each) for each, _ in found[:MAX_SHOWN]}
-        name = f"nobody is shown another author: {len(distinct)} {what} of seed {seed}"
+        name = f"no program shows another author: {len(distinct)} {what} of seed {seed}"
         checks.same(name, programs.differing(sorted(shortest)), [])
         taken = sum(authorsByMoxtls(each) is not None for each in distinct)
-        checks.holds(f"enough {what} are taken", taken > len(distinct) / 20, taken)
+        checks.holds(f"enough {what} are accepted", taken > len(distinct) / 20, taken)

@@ -1,5 +1,5 @@
 """
-Checks, counted and told, a line each.
+Counts checks, and prints a line for each.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ LOOK = 0.1
 
 class InteropError(Exception):
     """
-    Something keeps checks from being made; one line says what.
+    Prevents further checks; its text is one line.
     """
 
 
 class Checks:
     """
-    @ivar failed: How many did.
+    Counter of passed and failed checks.
+
+    @ivar failed: The number of failed checks.
     """
 
     def __init__(self) -> None:
@@ -34,7 +36,7 @@ class Checks:
         """
         Check that C{condition} is true.
 
-        @param detail: Told if it isn't.
+        @param detail: Printed if it isn't.
         """
         if condition:
             self.passed += 1
@@ -52,8 +54,7 @@ class Checks:
     @contextmanager
     def part(self, title: str) -> Iterator[None]:
         """
-        Some checks that belong together.  What keeps them from being made
-        counts as one that failed.
+        Run a group of checks. An L{InteropError} in it counts as a failed check.
         """
         print(f"{title}:", flush=True)
         try:
@@ -64,9 +65,9 @@ class Checks:
 
 def waitFor(what: str, look: Callable[[], T | None], limit: float) -> T:
     """
-    Look again and again until there is something.
+    Poll C{look} until it returns a true value.
 
-    @raise InteropError: There is nothing within C{limit} seconds.
+    @raise InteropError: It doesn't within C{limit} seconds.
     """
     until = time.monotonic() + limit
     while not (found := look()):

@@ -27,7 +27,7 @@ def checkDeliveries(
     checks: Checks, sender: MoxtlsServer, destination: Destination, submitter: Submitter
 ) -> None:
     """
-    Send mail, and see what became of it on both sides.
+    Send mail, and compare its results on both sides.
     """
     sender.send(_reader(DANE), _message(DANE, "command"))
     _submit(sender, PLAIN, "listener")
@@ -60,7 +60,7 @@ def _message(peer: Peer, subject: str) -> bytes:
 
 def _submit(sender: MoxtlsServer, peer: Peer, subject: str) -> None:
     """
-    Send a message as other programs on this host do.
+    Submit a message by SMTP, as other programs on this host do.
     """
     try:
         with smtplib.SMTP(*sender.submission, timeout=MAX_DELIVERY_TIME) as client:
@@ -72,7 +72,7 @@ def _submit(sender: MoxtlsServer, peer: Peer, subject: str) -> None:
 
 def _arrivedText(destination: Destination, peer: Peer, subject: str) -> str:
     """
-    The one message with a subject.
+    The content of the only message with this subject.
     """
 
     def look() -> list[Path]:
@@ -92,26 +92,26 @@ def _checkArrived(
 ) -> None:
     message = _arrivedText(destination, peer, subject)
     whole = message.endswith("\n\n.a line that begins with a point\n")
-    checks.holds(f"{peer.domain}: {subject!r} arrived as it was", whole, message[-99:])
-    # The topmost is of the delivery, those below of what was before.
+    checks.holds(f"{peer.domain}: {subject!r} arrived unchanged", whole, message[-99:])
+    # The topmost Received is of the last delivery.
     received = message.partition("\nReceived:")[2].partition("\nReceived:")[0]
     version = _RECEIVED.search(received)
-    what = f"{peer.domain}: over {version[1] if version else 'TLS'}, says Postfix there"
+    what = f"{peer.domain}: Received by Postfix over {version[1] if version else 'TLS'}"
     checks.holds(what, version, received)
     logged = [line for line in destination.log(peer.label) if _LOGGED in line]
-    checks.holds(f"{peer.domain}: and so does its log", logged)
+    checks.holds(f"{peer.domain}: its log has the TLS connection", logged)
 
 
 def _checkSubmitter(
     checks: Checks, submitter: Submitter, destination: Destination
 ) -> None:
     """
-    Postfix verified moxtls' certificate, logged in, and its mail went on.
+    Postfix verifies moxtls' certificate, logs in, and moxtls delivers its mail.
     """
     message = _arrivedText(destination, DANE, "postfix")
     fields = message.split("\nReceived:")[1:]
     secured = any(" with ESMTPSA" in each for each in fields)
-    checks.holds("Postfix gave it to moxtls by TLS, and logged in", secured, fields)
+    checks.holds("Postfix submitted to moxtls over TLS with a login", secured, fields)
     verified = [
         line
         for line in submitter.log()
@@ -119,14 +119,14 @@ def _checkSubmitter(
     ]
     checks.holds("Postfix verified moxtls' certificate", verified, submitter.log())
     sent = [line for line in submitter.log() if "status=sent (250 2." in line]
-    checks.same("Postfix says that it was sent", len(sent), 1)
+    checks.same("Postfix logs status=sent", len(sent), 1)
 
 
 def _checkDeferred(
     checks: Checks, sender: MoxtlsServer, destination: Destination
 ) -> None:
     """
-    Mail to where the TLSA record is of another key stays, and says why.
+    A TLSA record of another key defers mail, with a reason.
     """
     domain, recipient = MISMATCH.domain, _reader(MISMATCH)
 
@@ -138,17 +138,17 @@ def _checkDeferred(
     found = [(each["recipient"], each["state"], each["attempts"]) for each in waiting]
     checks.same(f"{domain}: waits after an attempt", found, [(recipient, "waiting", 1)])
     reason = str(waiting[0]["last_result"])
-    checks.holds(f"{domain}: says why: {reason}", "DANE doesn't match" in reason)
+    checks.holds(f"{domain}: reason: {reason}", "DANE doesn't match" in reason)
     checks.same(f"{domain}: nothing arrived", destination.mailbox(recipient), [])
     (commands,) = _sessions(destination, MISMATCH)
-    what = f"{domain}: Postfix there was told of no mail: {commands}"
+    what = f"{domain}: its Postfix got no MAIL command: {commands}"
     checks.holds(what, "mail=" not in commands)
 
 
 def _sessions(destination: Destination, peer: Peer) -> list[str]:
     """
-    What was said in each session over TLS, in Postfix's words, such as
-    C{ehlo=2 starttls=1 mail=1}.
+    The commands of each session over TLS as Postfix logs them, such as C{ehlo=2
+    starttls=1 mail=1}.
     """
 
     def ended() -> list[str]:
@@ -163,7 +163,7 @@ def _checkResults(
     checks: Checks, sender: MoxtlsServer, destination: Destination
 ) -> None:
     """
-    The ledger has as many sessions as Postfix had, and what failed in them.
+    The ledger has the same sessions as Postfix's log, with their failures.
     """
     sessions = {peer: len(_sessions(destination, peer)) for peer in PEERS}
     for peer, policy, succeeded, details in (
@@ -186,16 +186,17 @@ def _checkResults(
 
 def _checkLog(checks: Checks, destination: Destination, submitter: Submitter) -> None:
     """
-    Neither Postfix complained; but they would.
+    Neither Postfix logs complaints; a client that violates the protocol shows that
+    they would.
     """
     for peer in (DANE, PLAIN):
         complaints = destination.complaints(peer.label)
         checks.same(f"{peer.domain}: Postfix has no complaints", complaints, [])
         for commands in _sessions(destination, peer):
-            # What was refused it would count as well, behind a stroke.
+            # Refused commands are counted behind a slash.
             good = commands.split()[-2] == "quit=1" and "/" not in commands
-            checks.holds(f"{peer.domain}: said to Postfix: {commands}", good)
-    checks.same("the other Postfix hasn't either", submitter.complaints(), [])
+            checks.holds(f"{peer.domain}: commands to Postfix: {commands}", good)
+    checks.same("the submitting Postfix has no complaints", submitter.complaints(), [])
     with socket.create_connection(
         destination.endpoint(PLAIN), MAX_DELIVERY_TIME
     ) as client:
@@ -204,8 +205,8 @@ def _checkLog(checks: Checks, destination: Destination, submitter: Submitter) ->
         while client.recv(512):
             pass
     waitFor(
-        "a complaint about a client that doesn't wait its turn",
+        "a complaint about a client that doesn't wait for replies",
         lambda: destination.complaints(PLAIN.label),
         MAX_DELIVERY_TIME,
     )
-    checks.holds("but Postfix complains of commands that come too early", True)
+    checks.holds("Postfix complains of commands that come too early", True)

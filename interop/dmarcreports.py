@@ -1,5 +1,5 @@
 """
-The reports on mail, as Postfix put them into mailboxes: read by others.
+Checks DMARC reports that Postfix delivered to mailboxes, with other programs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def checkAggregates(
     tools: Tools,
 ) -> None:
     """
-    End the day, and read what arrives.
+    Send the reports of the day, and read those that arrive.
     """
     command = ("report", "send", "--kind", "dmarc", "--now", "--json")
     done = json.loads(server.command(*command))
@@ -59,7 +59,7 @@ def checkAggregates(
     _checkFailures(checks, environment, remote, tools)
     rows = server.table("report", "sent", "--kind", "dmarc")
     states = [each["state"] for each in rows]
-    checks.same("moxtls knows that they arrived", states, ["delivered"] * len(ASKING))
+    checks.same("report states in moxtls", states, ["delivered"] * len(ASKING))
     again = json.loads(server.command(*command))
     checks.same("reports on mail are sent once", again, {"composed": 0})
     complaints = remote.complaints(remote.label)
@@ -71,7 +71,9 @@ def checkAggregates(
 
 def _run(tools: Tools, files: Sequence[Path]) -> Path:
     """
-    @return: Where parsedmarc has put what it read.
+    Run parsedmarc.
+
+    @return: The folder of its output.
     """
     result = tools.folder / "parsed-mail"
     shutil.rmtree(result, ignore_errors=True)
@@ -81,7 +83,7 @@ def _run(tools: Tools, files: Sequence[Path]) -> Path:
 
 def _parsed(tools: Tools, files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """
-    What parsedmarc makes of reports, by domain.
+    Aggregate reports as parsedmarc reads them, by domain.
     """
     found = _run(tools, files) / "aggregate.json"
     reports = json.loads(found.read_bytes()) if found.exists() else []
@@ -154,7 +156,7 @@ def _checkOldFormat(
     checks: Checks, tools: Tools, file: Path, environment: Environment
 ) -> None:
     """
-    Mail::DMARC knows what RFC 7489 has, but no XML namespace.
+    Mail::DMARC reads the format of RFC 7489, without an XML namespace.
     """
     config = tools.folder / "dmarc.ini"
     read = json.loads(output([PROGRAM, config, file]))
@@ -173,12 +175,12 @@ def _checkOldFormat(
         for each in read["records"]
     ]
     domain = OLD_FORMAT.domain
-    what = f"{domain}: Mail::DMARC reads the same, in the format of RFC 7489"
+    what = f"{domain}: Mail::DMARC reads the same rows in the format of RFC 7489"
     checks.same(what, sorted(rows), expectedRows(environment, domain))
     metadata, policy = read["metadata"], read["policy"]
     head = (metadata["org_name"], policy["domain"], policy["sp"], policy["pct"])
     should = (SENDER, domain, published(domain)["sp"], "100")
-    checks.same(f"{domain}: and what it is about", head, should)
+    checks.same(f"{domain}: Mail::DMARC reads the metadata and policy", head, should)
 
 
 # --- controls -------------------------------------------------------------------
@@ -188,12 +190,12 @@ def _checkControls(
     checks: Checks, tools: Tools, message: bytes, environment: Environment
 ) -> None:
     """
-    Whatever is changed is noticed.
+    Every change of a report is detected.
     """
     changed = message[:-40] + bytes([message[-40] ^ 1]) + message[-39:]
     verdicts = [each[2] for each in tools.signatures(changed)]
     good = len(verdicts) == 2 and "pass" not in verdicts
-    checks.holds(f"a byte of it changed: {' and '.join(verdicts)}", good)
+    checks.holds(f"a byte of the report changed: {' and '.join(verdicts)}", good)
     domain = STRICT.domain
 
     def differing(change: Callable[[str], str]) -> list[str]:
@@ -202,17 +204,19 @@ def _checkControls(
         report = _parsed(tools, [file]).get(domain)
         return list(_differences(report, domain, expectedRows(environment, domain)))
 
-    checks.same("packed again, it is as it was", differing(lambda text: text), [])
+    checks.same(
+        "compressed again, the report is the same", differing(lambda text: text), []
+    )
     more = differing(lambda text: text.replace("<count>1<", "<count>2<", 1))
     noticed = [each for each in more if each.startswith("records")]
-    checks.holds("one message more is noticed", len(more) == 1 and noticed, more)
+    checks.holds("an additional message is detected", len(more) == 1 and noticed, more)
     unread = differing(lambda text: text.replace("date_range", "range"))
-    checks.same("without dates it is none to parsedmarc", unread, ["no report"])
+    checks.same("without dates, parsedmarc reads no report", unread, ["no report"])
 
 
 def _altered(message: bytes, change: Callable[[str], str]) -> bytes:
     """
-    A message with another report in it.
+    The message with a changed report.
     """
     parsed: Message[str, str] = message_from_bytes(message)
     (part,) = [each for each in parsed.walk() if each.get_content_type() == GZIP]
@@ -231,7 +235,8 @@ def _checkFailures(
     checks: Checks, environment: Environment, remote: RemotePostfix, tools: Tools
 ) -> None:
     """
-    C{fo=1}: of each message that SPF or DKIM says nothing good about.
+    With C{fo=1}, there is a failure report for each message that SPF or DKIM doesn't
+    pass aligned.
     """
     samples = [
         each
@@ -258,7 +263,7 @@ def _checkFailures(
         )
         for each in samples
     )
-    checks.same(f"{address}: parsedmarc reads {len(expected)}", facts, expected)
+    checks.same(f"{address}: parsedmarc reads {len(expected)} reports", facts, expected)
     names = [each.envelope.encode() for each in samples]
     told = [each for each in names if any(each in f.read_bytes() for f in files)]
-    checks.same(f"{address}: they name nobody", told, [])
+    checks.same(f"{address}: envelope senders are redacted", told, [])

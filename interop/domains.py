@@ -1,6 +1,6 @@
 """
-Who sends mail to moxtls from outside, what they publish, and what has to come
-of each of their messages.
+The domains that send mail to moxtls, what they publish, their messages and the
+expected result of each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from moxtls.lab.scenario import SENDER
 #: Where their mail is taken, DSNs and reports: all of them have this host.
 OUTSIDE = "postfix-outside.test"
 OUTSIDE_NUMBER = 203
-#: Of each, the one who writes; and where it has its reports sent.
+#: Local parts in each domain: the author, and the addresses for reports.
 WRITER = "carol"
 REPORTS = "dmarc"
 FAILURES = "failures"
@@ -28,10 +28,10 @@ class SendingDomain:
 
     @ivar number: The last octet of that host's address.
     @ivar spf: Its SPF record; C{{ip}} stands for that address.
-    @ivar dmarc: The tags of its DMARC record but for C{v} and C{rua}; empty if
-        it has none.
-    @ivar selectors: Of the keys that its mail is signed with.
-    @ivar publishesKeys: Whether what it publishes are those keys.
+    @ivar dmarc: The tags of its DMARC record except C{v} and C{rua}; empty if it has
+        none.
+    @ivar selectors: The selectors of its DKIM keys.
+    @ivar publishesKeys: Whether the published keys are those that sign.
     @ivar more: Further records.
     """
 
@@ -50,7 +50,7 @@ class SendingDomain:
     @property
     def label(self) -> str:
         """
-        What its lines in Postfix's log begin with.
+        The syslog name of its deliveries.
         """
         return self.domain.removesuffix(".test")
 
@@ -63,7 +63,7 @@ class SendingDomain:
         return f"{REPORTS}@{self.domain}"
 
 
-# Of SPF and DMARC as much as fits: how it is found, and what there is in it.
+# As many features of SPF and DMARC as fit.
 STRICT = SendingDomain(
     "postfix-reject.test",
     204,
@@ -103,12 +103,12 @@ SENDING_DOMAINS = (STRICT, WATCHING, CAREFUL, MISTAKEN, SERVICE, FORGER)
 @dataclass(frozen=True, slots=True)
 class ExpectedResult:
     """
-    What has to become of a message.
+    The expected authentication results and disposition of a message.
 
-    @ivar spf: The result, by MAIL FROM, or by HELO if that is empty.
-    @ivar dkim: Of each signature, the domain and the result.
+    @ivar spf: The result for MAIL FROM, or for HELO if that is empty.
+    @ivar dkim: Domain and result of each signature.
     @ivar aligned: C{dkim}, C{spf}, both or none.
-    @ivar disposition: What is done because of DMARC.
+    @ivar disposition: The action because of DMARC.
     """
 
     spf: str
@@ -120,7 +120,7 @@ class ExpectedResult:
     @property
     def mailbox(self) -> str:
         """
-        Where it is then; empty if nowhere.
+        The expected mailbox; empty if the message is refused.
         """
         return {"none": "Inbox", "quarantine": "Junk", "reject": ""}[self.disposition]
 
@@ -128,14 +128,15 @@ class ExpectedResult:
 @dataclass(frozen=True, slots=True)
 class SampleMessage:
     """
-    A message.
+    A message to be sent, and its expected result.
 
     @ivar name: Its subject.
-    @ivar via: Whose host brings it.
+    @ivar via: The domain whose host sends it.
     @ivar author: The address in From.
-    @ivar envelope: MAIL FROM; empty for the null one.
+    @ivar envelope: MAIL FROM; empty for the null reverse-path.
     @ivar policy: The domain whose DMARC record applies; empty for none.
-    @ivar signer: In Sender, and so who signs it; if empty, the author does.
+    @ivar signer: The address in Sender, whose domain signs; if empty, the author's
+        does.
     @ivar body: The text, lines ending with LF.
     """
 
@@ -157,7 +158,7 @@ class SampleMessage:
     @property
     def message(self) -> bytes:
         """
-        All of it; lines end with LF.
+        The whole message; lines end with LF.
         """
         lines = [f"From: Carol <{self.author}>"]
         if self.signer:
@@ -318,7 +319,7 @@ SAMPLES = (
     ),
 )
 
-#: To the moxtls whose mail Dovecot keeps.
+#: To the moxtls that delivers to Dovecot.
 BY_LMTP = SampleMessage(
     "by LMTP",
     STRICT,

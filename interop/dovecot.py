@@ -1,6 +1,6 @@
 """
-Dovecot: takes mail from moxtls by LMTP, gives mail to it in chunks, and reads
-the Maildirs of moxtls.
+Runs Dovecot, which receives mail from moxtls by LMTP, sends mail to it in chunks, and
+reads the Maildirs of moxtls.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from interop.server import QUOTA, MoxtlsServer
 
 PROGRAM, ADMIN = "/usr/sbin/dovecot", "/usr/bin/doveadm"
 PORT = 2424
-#: What a user may keep, in octets.
+#: The quota of a user, in octets.
 ROOM = 1_000_000
 
 CONFIG = """\
@@ -72,7 +72,7 @@ service lmtp {{
     port = {port}
   }}
 }}
-# What is submitted it gives to moxtls, and writes down what is said then.
+# Submitted mail is relayed to moxtls, and the dialogue logged.
 submission_relay_host = {relay}
 submission_relay_port = {relayPort}
 submission_relay_ssl = starttls
@@ -91,19 +91,18 @@ _CHUNK = re.compile(rb"BDAT [0-9]+( LAST)?\r\n")
 
 class Dovecot:
     """
-    One that knows everybody.
+    A Dovecot to which every user is known.
 
-    @ivar config: The file.
-    @ivar endpoint: Where it speaks LMTP.
-    @ivar submission: Where it takes mail for everybody.
+    @ivar config: Its configuration file.
+    @ivar endpoint: Its LMTP listener.
+    @ivar submission: Its submission listener, which accepts mail to everybody.
     """
 
     def __init__(
         self, environment: Environment, folder: Path, name: str, rule: str = ""
     ) -> None:
         """
-        @param rule: On quotas; without one, those count that the Maildirs
-            have.
+        @param rule: A quota rule; without one, the quotas in the Maildirs apply.
         """
         network = environment.network
         self.endpoint = (network.address(251), PORT)
@@ -142,7 +141,7 @@ class Dovecot:
 
     def copyMaildir(self, maildir: Path, user: str) -> None:
         """
-        Have a copy of a Maildir be that of a user.
+        Copy a Maildir to be that of C{user}.
         """
         uid, gid = self._owner
         copy = self.folder / user
@@ -152,7 +151,7 @@ class Dovecot:
 
     def asked(self, *command: str) -> list[dict[str, str]]:
         """
-        What C{doveadm} says.
+        Run C{doveadm}, and parse its output.
 
         @raise InteropError: It fails.
         """
@@ -162,7 +161,7 @@ class Dovecot:
 
     def mailboxOf(self, user: str) -> set[tuple[str, str]]:
         """
-        Mailbox and subject of each message that it can read.
+        Mailbox and subject of each message that Dovecot can read.
         """
         wanted = "mailbox hdr.subject size.physical text"
         rows = self.asked("fetch", "-u", user, wanted, "ALL")
@@ -170,7 +169,7 @@ class Dovecot:
 
     def submit(self, sample: SampleMessage) -> None:
         """
-        @raise InteropError: It isn't taken.
+        @raise InteropError: The message isn't accepted.
         """
         message = sample.message.replace(b"\n", b"\r\n")
         try:
@@ -184,7 +183,7 @@ class Dovecot:
 
     def chunks(self) -> list[bytes]:
         """
-        Of each BDAT that it has sent, C{ LAST} or nothing (RFC 3030 2).
+        The end of each BDAT command sent: C{ LAST} or empty (RFC 3030 2).
         """
         files = sorted((self.folder / "raw").glob("*.out"))
         return [end for each in files for end in _CHUNK.findall(each.read_bytes())]
@@ -199,7 +198,7 @@ def checkLMTP(
     checks: Checks, dovecot: Dovecot, server: MoxtlsServer, remote: RemotePostfix
 ) -> None:
     """
-    Mail that moxtls takes is in Dovecot's mailboxes then.
+    Mail that moxtls accepts arrives in Dovecot's mailboxes.
     """
     user, _, _ = ANNA.partition("@")
     for sample in (BY_LMTP, BY_LMTP_JUNK, BY_LMTP_TOO_LARGE):
@@ -211,32 +210,32 @@ def checkLMTP(
         return found if len(found) >= len(expected) else None
 
     found = waitFor("mail in Dovecot's mailboxes", delivered, MAX_DELIVERY_TIME)
-    checks.same("moxtls gave mail to Dovecot by LMTP", found, expected)
+    checks.same("moxtls delivered to Dovecot by LMTP", found, expected)
     status, diagnostic = bounced(remote, BY_LMTP_TOO_LARGE)
-    what = f"no room there, Postfix is told: {diagnostic}"
+    what = f"over quota in Dovecot, reply to Postfix: {diagnostic}"
     good = status == "5.2.2" and diagnostic.startswith("smtp; 552 5.2.2 ")
     checks.holds(what, good, status)
     stored = [each for each in server.maildir(ANNA).rglob("*") if each.is_file()]
-    checks.same("moxtls keeps none of it", stored, [])
+    checks.same("moxtls stores none of it", stored, [])
     checks.same("Dovecot has no complaints", dovecot.complaints(), [])
 
 
 def checkChunking(checks: Checks, dovecot: Dovecot, server: MoxtlsServer) -> None:
     """
-    Dovecot sends BDAT to who takes it.
+    Dovecot sends BDAT to a server that offers CHUNKING.
     """
     dovecot.submit(IN_CHUNKS)
     file = arrived(server, IN_CHUNKS, OTTO)
     _, _, body = file.read_bytes().replace(b"\r\n", b"\n").partition(b"\n\n")
     ends = dovecot.chunks()
-    what = f"Dovecot gave moxtls {len(body)} octets in {len(ends)} chunks"
+    what = f"Dovecot sent {len(body)} octets in {len(ends)} chunks"
     isOne = len(ends) > 1 and ends == [*[b""] * (len(ends) - 1), b" LAST"]
     checks.holds(what, body == IN_CHUNKS.body and isOne, ends)
 
 
 def checkMaildir(checks: Checks, dovecot: Dovecot, server: MoxtlsServer) -> None:
     """
-    Dovecot finds in the Maildirs of moxtls what is there.
+    Dovecot reads the messages and quotas in the Maildirs of moxtls.
     """
     names = {"Inbox": "INBOX", "Junk": "Junk"}
     expected = {
@@ -254,15 +253,17 @@ def checkMaildir(checks: Checks, dovecot: Dovecot, server: MoxtlsServer) -> None
     quotas = {each["type"]: each for each in dovecot.asked("quota", "get", "-u", user)}
     limits = quotas["STORAGE"]["limit"], quotas["MESSAGE"]["value"]
     should = str(-(-QUOTA // 1024)), "1"
-    checks.same("Dovecot knows the quota, and what there is", limits, should)
+    checks.same("Dovecot reads quota and usage", limits, should)
     output([ADMIN, "-c", dovecot.config, "quota", "recalc", "-u", user])
-    checks.same("counted anew it is as moxtls has it", _usage(dovecot, user), before)
+    checks.same(
+        "recalculated usage equals that of moxtls", _usage(dovecot, user), before
+    )
     checks.same("Dovecot has no complaints", dovecot.complaints(), [])
 
 
 def _usage(dovecot: Dovecot, user: str) -> tuple[str, int, int]:
     """
-    The quota, octets and messages of C{maildirsize}.
+    Quota, octets and messages in C{maildirsize}.
     """
     head, *lines = (dovecot.folder / user / "maildirsize").read_text().split("\n")
     pairs = [tuple(map(int, line.split())) for line in lines if line]

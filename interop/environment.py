@@ -1,5 +1,6 @@
 """
-The lab's zones, and those of the domains that Postfix takes mail for.
+The DNS, the certificates and the keys of all checks: the lab's zones, and those of
+the domains that Postfix receives mail for.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ _OTHER_KEY = hashlib.sha256(b"another key").hexdigest()
 @dataclass(frozen=True, slots=True)
 class Peer:
     """
-    A domain that Postfix takes mail for.
+    A domain that Postfix receives mail for.
 
     @ivar number: The last octet of its host's address.
-    @ivar signed: Whether its zone is, and it has a TLSA record.
-    @ivar matching: Whether that is of the host's key.
-    @ivar trusted: Whether the certificate is of an authority that moxtls
+    @ivar signed: Whether its zone is signed and has a TLSA record.
+    @ivar matching: Whether the TLSA record matches the host's key.
+    @ivar trusted: Whether the certificate is issued by an authority that moxtls
         trusts.
     """
 
@@ -69,7 +70,7 @@ class Peer:
     @property
     def label(self) -> str:
         """
-        What its lines in Postfix's log begin with.
+        The syslog name of its listener.
         """
         return self.domain.removesuffix(".test")
 
@@ -89,12 +90,12 @@ _MAKERS = {RSA_SELECTOR: rsaKey, ED25519_SELECTOR: ed25519Key}
 
 class Environment(MultiService):
     """
-    DNS, with everything in it; nobody takes mail here.
+    DNS servers with all zones, and the keys. No SMTP server runs here.
 
-    @ivar identities: By domain: what Postfix presents.
-    @ivar moxtls: What moxtls presents to Postfix.
-    @ivar remote: What the host that takes reports on mail presents.
-    @ivar signingKeys: By domain: what correspondents sign with.
+    @ivar identities: Postfix's certificate and key, by domain.
+    @ivar moxtls: The certificate and key of moxtls for Postfix.
+    @ivar remote: The certificate and key of the host that receives reports on mail.
+    @ivar signingKeys: DKIM keys of the sending domains, by domain.
     """
 
     def __init__(
@@ -131,14 +132,14 @@ class Environment(MultiService):
     @property
     def resolver(self) -> tuple[str, int]:
         """
-        The lab's own.
+        The address and port of the lab's own resolver.
         """
         return self.network.resolver, self.network.dnsPort
 
     @property
     def secondServer(self) -> tuple[str, int]:
         """
-        Where the moxtls takes mail whose mailboxes another program keeps.
+        The address and port of the moxtls that delivers to Dovecot by LMTP.
         """
         return self.network.address(248), self.network.smtpPort
 

@@ -1,6 +1,6 @@
 """
-Two Postfixes: one that takes mail for some domains, and one that hands all of
-its mail to moxtls.  Each has its own configuration, queue and log.
+Runs two Postfixes: one receives mail for some domains, the other hands all its mail
+to moxtls. Each has its own configuration, queue and log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from moxtls.lab.scenario import SENDING_HOST
 
 POSTFIX = "/usr/sbin/postfix"
 SENDMAIL = "/usr/sbin/sendmail"
-#: The one to whom mail is sent, in each domain.
+#: The local part of the recipient in each domain.
 READER = "bob"
 #: The user and password that moxtls knows the client by.
 USER, PASSWORD = "postfix", "as good as any"
@@ -27,7 +27,7 @@ SECURED_PORT = 2588
 #: Seconds until a message has arrived.
 MAX_DELIVERY_TIME = 40.0
 
-# Mailboxes belong to somebody without rights.
+# Mailboxes belong to an unprivileged user.
 _OWNER = "nobody"
 
 # Postfix asks no DNS server here: there is none for it.
@@ -113,7 +113,7 @@ LISTENER = """\
   -o smtpd_tls_chain_files={chain}
 """
 
-#: What Postfix says of clients that don't know SMTP or TLS, and of itself.
+#: Log lines about protocol violations of clients, and about its own errors.
 COMPLAINT = re.compile(
     r"(?:warning|error|fatal|panic): |improper command pipelining|bare <LF>"
     r"|lost connection|timeout after|NOQUEUE|reject: |SSL_accept error"
@@ -123,7 +123,7 @@ COMPLAINT = re.compile(
 
 def owner() -> tuple[int, int]:
     """
-    The user and the group that mailboxes belong to.
+    The user and group that own mailboxes.
     """
     found = pwd.getpwnam(_OWNER)
     return found.pw_uid, found.pw_gid
@@ -131,9 +131,9 @@ def owner() -> tuple[int, int]:
 
 class Postfix:
     """
-    One of them.
+    A Postfix with its own configuration, queue and log.
 
-    @ivar folder: Its own.
+    @ivar folder: The folder of all these.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -144,7 +144,7 @@ class Postfix:
 
     def write(self, main: str, services: str) -> None:
         """
-        Put its configuration in place.
+        Write its configuration files.
         """
         common = COMMON.format(folder=self.folder)
         (self.config / "main.cf").write_text(common + main)
@@ -153,6 +153,8 @@ class Postfix:
     @contextmanager
     def running(self) -> Iterator[None]:
         """
+        Start and stop it.
+
         @raise InteropError: It doesn't start.
         """
         output([POSTFIX, "-c", self.config, "start"])
@@ -163,7 +165,7 @@ class Postfix:
 
     def log(self, label: str = "") -> list[str]:
         """
-        What it logged, or only what it did under some name.
+        Its log lines, all or those with one syslog name.
         """
         file = self.folder / "log"
         lines = file.read_text("utf-8", "replace").splitlines() if file.exists() else []
@@ -171,14 +173,14 @@ class Postfix:
 
     def complaints(self, label: str = "") -> list[str]:
         """
-        What it logged that shouldn't be there.
+        Log lines about errors and protocol violations.
         """
         return [line for line in self.log(label) if COMPLAINT.search(line)]
 
 
 class Destination(Postfix):
     """
-    Takes mail for each of C{PEERS}, on an address for each.
+    Receives mail for each of C{PEERS}, on an address for each.
     """
 
     def __init__(self, environment: Environment, folder: Path) -> None:
@@ -207,7 +209,7 @@ class Destination(Postfix):
 
     def endpoint(self, peer: Peer) -> tuple[str, int]:
         """
-        Where mail for a domain is taken.
+        Address and port of the listener for a domain.
         """
         network = self._environment.network
         return network.address(peer.number), network.smtpPort
@@ -220,7 +222,9 @@ class Destination(Postfix):
 
     def awaitMail(self, address: str, count: int = 1) -> list[Path]:
         """
-        @raise InteropError: There isn't as much.
+        Wait for C{count} messages.
+
+        @raise InteropError: Fewer arrive.
         """
 
         def arrived() -> list[Path] | None:
@@ -243,7 +247,7 @@ class Destination(Postfix):
 
 class Submitter(Postfix):
     """
-    Gives all mail to moxtls, over TLS that it verifies, and logs in.
+    Relays all mail to moxtls, over TLS that it verifies, with a login.
     """
 
     def __init__(self, environment: Environment, folder: Path) -> None:
@@ -260,6 +264,6 @@ class Submitter(Postfix):
 
     def send(self, sender: str, recipient: str, message: bytes) -> None:
         """
-        As programs on its host do it.
+        Submit a message with C{sendmail}, as programs on its host do.
         """
         output([SENDMAIL, "-C", self.config, "-f", sender, recipient], message)

@@ -1,5 +1,5 @@
 """
-Programs that are run to their end, and programs that run in the background.
+Runs programs to their end, and in the background.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def run(
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """
-    Run a program to its end, whatever that is.
+    Run a program to its end, whatever its status.
 
-    @raise InteropError: It doesn't end.
+    @raise InteropError: It doesn't end in time.
     """
     try:
         return subprocess.run(
@@ -45,9 +45,9 @@ def run(
 
 def output(arguments: Sequence[str | Path], input: bytes = b"") -> bytes:
     """
-    What a program says.
+    Run a program, and return its output.
 
-    @raise InteropError: It doesn't end well.
+    @raise InteropError: It fails.
     """
     done = run(arguments, input)
     if done.returncode:
@@ -61,8 +61,8 @@ def daemon(
     name: str, arguments: Sequence[str | Path], folder: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """
-    A program that runs in the meantime.  What it says is in a file by its
-    name, and its process id is there for whoever has to clean up after us.
+    Run a program in the background. Its output goes to a file of its name; its
+    process id is in a file for the clean-up in C{interop/run}.
     """
     pids = folder / "pids"
     pids.mkdir(exist_ok=True)
@@ -92,7 +92,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def awaitGreeting(address: str, port: int) -> None:
     """
-    Wait until an SMTP server listens.
+    Wait until an SMTP server greets.
 
     @raise InteropError: It doesn't.
     """
@@ -112,7 +112,7 @@ def awaitGreeting(address: str, port: int) -> None:
 
 def listens(endpoint: tuple[str, int]) -> bool:
     """
-    Whether anybody takes connections there.
+    Whether connections to C{endpoint} are accepted.
     """
     try:
         socket.create_connection(endpoint, 2.0).close()

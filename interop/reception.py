@@ -1,5 +1,5 @@
 """
-Mail from the hosts of other domains to people at moxtls, sent by Postfix and
+Checks mail from the hosts of other domains to accounts of moxtls, sent by Postfix and
 signed by OpenDKIM.
 """
 
@@ -35,7 +35,7 @@ _TAKEN = ExpectedResult("pass", ((STRICT.domain, "pass"),), "pass", ("dkim", "sp
 
 def _other(name: str, *recipients: str, body: bytes = b"\n") -> SampleMessage:
     """
-    One that isn't taken, but not because of DMARC.
+    A message that is refused or deferred, but not because of DMARC.
     """
     return SampleMessage(
         name,
@@ -63,16 +63,16 @@ def checkReception(
     verifiers: Verifiers,
 ) -> None:
     """
-    Send all of it, and see where it is then.
+    Send all samples, and check where and how they arrive.
     """
     first, *others = (each for each in SAMPLES if not each.isSpoofed)
     remote.send(first)
     files = {first: arrived(server, first, first.recipients[0])}
-    # Some in the name of that author, who is told of failures as he is known here.
+    # Failure reports go to domains from which there was mail before.
     for sample in others:
         remote.send(sample)
     files |= {each: arrived(server, each, each.recipients[0]) for each in others}
-    # In the name of somebody from whom there is mail here.
+    # Spoofed mail of a domain from which there was mail before.
     for sample in SAMPLES:
         if sample.isSpoofed:
             remote.send(sample)
@@ -81,7 +81,7 @@ def checkReception(
     for sample, file in files.items():
         _checkContent(checks, server, sample, file)
     contents = {sample: file.read_bytes() for sample, file in files.items()}
-    # What isn't taken Postfix gives back.
+    # Postfix returns refused messages in DSNs.
     contents |= {each: _returned(remote, each) for each in SAMPLES if each.isSpoofed}
     addresses = {each: environment.network.address(each.via.number) for each in SAMPLES}
     for sample, results in verifiers.results(contents, addresses).items():
@@ -93,7 +93,7 @@ def checkReception(
 
 def arrived(server: MoxtlsServer, sample: SampleMessage, recipient: str) -> Path:
     """
-    The one message of that name, in the mailbox where it has to be.
+    The file of the only message of that name, in the expected mailbox.
     """
     folder = server.maildir(recipient) / FOLDERS[sample.expected.mailbox] / "new"
 
@@ -117,7 +117,7 @@ def _checkContent(
     message = file.read_bytes().replace(b"\r\n", b"\n")
     header, _, body = message.partition(b"\n\n")
     what = (
-        f"{sample.name!r} is in {sample.expected.mailbox} as it was, {len(body)} octets"
+        f"{sample.name!r} is in {sample.expected.mailbox} unchanged, {len(body)} octets"
     )
     checks.holds(what, body == sample.body, body[-200:])
     first = header.partition(b"\n")[0].decode()
@@ -131,7 +131,7 @@ def _checkResults(
     checks: Checks, sample: SampleMessage, results: VerifierResults
 ) -> None:
     """
-    The others, moxtls and what was expected: all three say the same.
+    The verifiers and moxtls find the expected results.
     """
     expected = sample.expected
     checks.same(
@@ -149,7 +149,7 @@ def _checkResults(
     what = f"{sample.name!r}: Mail::DMARC says {', '.join(dmarc.values())}"
     checks.same(what, results.dmarc, dmarc)
     if not sample.isSpoofed:
-        what = f"{sample.name!r}: and so does Authentication-Results"
+        what = f"{sample.name!r}: Authentication-Results says the same"
         checks.same(what, list(_differences(sample, results)), [])
 
 
@@ -159,7 +159,7 @@ def _word(isAligned: bool) -> str:
 
 def _differences(sample: SampleMessage, results: VerifierResults) -> Iterator[str]:
     """
-    Between what moxtls says in a message and what was expected.
+    Differences between the Authentication-Results of moxtls and the expected ones.
     """
     expected, said = sample.expected, results.said
     identity = "smtp.mailfrom" if sample.envelope else "smtp.helo"
@@ -189,8 +189,8 @@ def _differences(sample: SampleMessage, results: VerifierResults) -> Iterator[st
 
 def _checkRefusals(checks: Checks, server: MoxtlsServer, remote: RemotePostfix) -> None:
     """
-    Whoever sends what isn't taken is told by his own host: Postfix writes
-    what it was told into DSNs.
+    Refused mail is bounced by the sender's own host: Postfix quotes the reply of
+    moxtls in DSNs.
     """
     (forged,) = (each for each in SAMPLES if each.isSpoofed)
     for sample, code, words in (
@@ -214,7 +214,7 @@ def bounced(remote: RemotePostfix, sample: SampleMessage) -> tuple[str, str]:
     Status and Diagnostic-Code of the DSN about a message.
     """
     for part in _notice(remote, sample).walk():
-        # The fields about the recipient, among those about the message.
+        # The per-recipient fields (RFC 3464 2.3).
         if "Diagnostic-Code" in part:
             return str(part["Status"]), " ".join(str(part["Diagnostic-Code"]).split())
     raise InteropError(f"no Diagnostic-Code in the DSN about {sample.name!r}")
@@ -222,7 +222,7 @@ def bounced(remote: RemotePostfix, sample: SampleMessage) -> tuple[str, str]:
 
 def _returned(remote: RemotePostfix, sample: SampleMessage) -> bytes:
     """
-    The message that is in the DSN about it.
+    The original message in the DSN about it.
     """
     for part in _notice(remote, sample).walk():
         if part.get_content_type() == "message/rfc822":
@@ -252,11 +252,11 @@ def _everything(server: MoxtlsServer) -> list[Path]:
 
 def _checkFull(checks: Checks, server: MoxtlsServer, remote: RemotePostfix) -> None:
     """
-    Who has no room for so much is told at RCPT, and Postfix keeps it.
+    A message above the quota is deferred at RCPT, and stays in Postfix's queue.
     """
     arrived(server, FITTING, FULL)
     deferred = waitFor(
-        "Postfix keeps what is too large",
+        "a deferred message in Postfix's queue",
         lambda: [line for line in remote.log(STRICT.label) if "status=def" in line],
         MAX_DELIVERY_TIME,
     )
@@ -267,7 +267,8 @@ def _checkFull(checks: Checks, server: MoxtlsServer, remote: RemotePostfix) -> N
 
 def _checkConversation(checks: Checks, remote: RemotePostfix) -> None:
     """
-    What Postfix noticed of moxtls, and used of what that offers.
+    The log and the SMTP dialogues of Postfix: certificate, extensions, pipelining and
+    complaints.
     """
     log = remote.log(STRICT.label)
     verified = [line for line in log if "Verified TLS connection" in line]
@@ -279,7 +280,7 @@ def _checkConversation(checks: Checks, remote: RemotePostfix) -> None:
     said = list(map(_command, remote.said(SERVICE)))
     pipelined = [">MAIL", ">RCPT", ">DATA", "<250"]
     found = any(said[at : at + 4] == pipelined for at in range(len(said)))
-    checks.holds("Postfix sends MAIL, RCPT and DATA at a time", found, said)
+    checks.holds("Postfix pipelines MAIL, RCPT and DATA", found, said)
     complaints = [
         line
         for line in remote.complaints()

@@ -1,6 +1,6 @@
 """
-The Postfix of all correspondents: sends their mail, from the host of each,
-signed by OpenDKIM; and takes DSNs and reports for them.
+Runs the Postfix of all sending domains: it sends their mail, from the host of each,
+signed by OpenDKIM, and receives DSNs and reports for them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Socket inet:{port}@{address}
 Syslog no
 SignatureAlgorithm {algorithm}
 Canonicalization {canonicalization}
-# Who sends a message signs it, if it isn't the author.
+# Sender signs, if there is one.
 SenderHeaders Sender,From
 KeyTable file:{folder}/{selector}.keys
 SigningTable refile:{folder}/{selector}.signing
@@ -86,7 +86,9 @@ _SAID = re.compile(r"smtp\[\d+\]: ([<>]) \S+\[[0-9.]+\]:\d+: (.*)")
 
 class RemotePostfix(Postfix):
     """
-    @ivar label: What its lines about mail that it takes begin with.
+    Postfix and OpenDKIM of the sending domains.
+
+    @ivar label: The syslog name of its listener.
     """
 
     label = OUTSIDE.removesuffix(".test")
@@ -128,7 +130,7 @@ class RemotePostfix(Postfix):
 
     def send(self, sample: SampleMessage) -> None:
         """
-        As programs on the host of its author do it.
+        Submit a message with C{sendmail}, as programs on the author's host do.
         """
         command: list[str | Path] = [SENDMAIL, "-C", self.config]
         command += ["-f", sample.envelope, *sample.recipients]
@@ -142,7 +144,9 @@ class RemotePostfix(Postfix):
 
     def awaitMail(self, address: str, count: int = 1) -> list[Path]:
         """
-        @raise InteropError: There isn't as much.
+        Wait for C{count} messages.
+
+        @raise InteropError: Fewer arrive.
         """
 
         def arrived() -> list[Path] | None:
@@ -153,15 +157,15 @@ class RemotePostfix(Postfix):
 
     def said(self, sender: SendingDomain) -> list[tuple[str, str]]:
         """
-        All that the host of a correspondent has said (C{>}) and was told
-        (C{<}), over all its connections.
+        The SMTP dialogue of a sending domain's host, over all its connections: lines
+        sent (C{>}) and received (C{<}).
         """
         lines = map(_SAID.search, self.log(sender.label))
         return [(line[1], line[2]) for line in lines if line]
 
     def _transports(self) -> Iterator[str]:
         """
-        Who brings what is from which sender.
+        The transport for each envelope sender.
         """
         network = self._environment.network
         endpoint = f"[{network.submission}]:{network.smtpPort}"
@@ -227,7 +231,7 @@ class RemotePostfix(Postfix):
 
 def _addresses() -> Iterator[str]:
     """
-    Those that get DSNs, and reports.
+    The addresses that receive DSNs and reports.
     """
     for each in SENDING_DOMAINS:
         yield each.address

@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# What Mail::DMARC reads in an aggregate report: report.pl DMARC_CONFIG MESSAGE
+# Parses an aggregate report with Mail::DMARC: report.pl DMARC_CONFIG MESSAGE
 # Prints JSON.
 use strict;
 use warnings;

@@ -1,5 +1,5 @@
 """
-unbound and the lab's own resolver say the same, and moxtls makes the same of
+Compares unbound with the lab's own resolver, and the answers that moxtls gets from
 both.
 """
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 Endpoint = tuple[str, int]
 
-#: Each of these has to be among what was seen, or nothing was shown: status,
+#: Kinds of answers that have to occur, or the comparison shows nothing: status,
 #: AD, and extended errors (RFC 8914 4: bogus, expired, no key).
 KINDS_OF_ANSWERS = (
     ("NOERROR", True, ()),
@@ -47,7 +47,7 @@ def checkResolver(
     checks: Checks, reactor: IReactor, environment: Environment, unbound: Endpoint
 ) -> None:
     """
-    Ask everybody everything.
+    Ask both resolvers all questions, and compare.
     """
     asked = list(dict.fromkeys(questions(environment.network)))
     theirs = _asked(unbound, asked)
@@ -56,7 +56,7 @@ def checkResolver(
     for kind in KINDS_OF_ANSWERS:
         status, authentic, errors = kind
         words = [status, "AD" if authentic else "no AD", *(f"EDE {e}" for e in errors)]
-        checks.holds(f"among them: {', '.join(words)}", kind in seen)
+        checks.holds(f"answers include {', '.join(words)}", kind in seen)
     _checkMoxtls(checks, reactor, environment, unbound, asked)
 
 
@@ -76,12 +76,12 @@ def _compare(
     ours: Mapping[Question, object],
 ) -> None:
     """
-    Tell each difference, and only how many are alike.
+    Report each difference, and the number of equal answers.
     """
     differing = [each for each in theirs if theirs[each] != ours[each]]
     for name, kind in differing:
         is_, should = theirs[name, kind], ours[name, kind]
-        checks.holds(f"{name} {kind}", False, f"{is_}, and the lab's own: {should}")
+        checks.holds(f"{name} {kind}", False, f"{is_}, the lab's resolver has {should}")
     count = f"{len(theirs) - len(differing)} of {len(theirs)}"
     checks.holds(f"{what} {count} questions as the lab's resolver", not differing)
 
@@ -94,7 +94,8 @@ def _checkMoxtls(
     asked: Sequence[Question],
 ) -> None:
     """
-    moxtls' own resolver on top of unbound.
+    The stub resolver of moxtls gets the same answers from unbound as from the lab's
+    resolver.
     """
     viaUnbound = _resolver(reactor, unbound)
     _checkProbe(checks, "unbound", _probe(reactor, viaUnbound), ServerStatus.VALIDATING)
@@ -117,7 +118,8 @@ def _checkProbe(
 
 def _checkAliases(checks: Checks, theirs: Mapping[Question, Answer]) -> None:
     """
-    RFC 7672 2.2.2 depends on which steps of a chain are authentic.
+    Each step of a CNAME chain has its own authenticity, on which RFC 7672 2.2.2
+    depends.
     """
     for name, step, end in (
         ("secure.alias.test", True, True),
@@ -153,7 +155,7 @@ def _lookedUp(
 
 def _blockingCall(reactor: IReactor, begin: Callable[[], Deferred[T]]) -> T:
     """
-    What comes of something that is begun in the reactor's thread.
+    Call C{begin} in the reactor's thread, and wait for its result.
     """
     # mypy takes the Deferred for the result.
     found: T = blockingCallFromThread(reactor, begin)  # type: ignore[arg-type]
@@ -162,11 +164,11 @@ def _blockingCall(reactor: IReactor, begin: Callable[[], Deferred[T]]) -> T:
 
 def _comparable(answer: Answer) -> Answer:
     """
-    An answer without what servers may put differently: the remaining time,
-    words, and the order of records.
+    An answer without what may differ between servers: TTLs, texts, and the order of
+    records.
 
-    Of what it has found bogus unbound keeps only that, not why: asked again,
-    it says 6 (DNSSEC Bogus) instead of 7 or 9.
+    unbound caches bogus answers without the details: asked again, it says 6 (DNSSEC
+    Bogus) instead of 7 or 9.
     """
     errors = {_BOGUS if each.isDNSSEC else each for each in answer.errors}
     codes = sorted(each.code for each in errors)

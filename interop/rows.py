@@ -1,5 +1,5 @@
 """
-What reports on mail have to say of what Postfix has sent.
+The rows expected in aggregate reports on the mail that Postfix sent.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from interop.domains import OLD_FORMAT, SAMPLES, SENDING_DOMAINS, SampleMessage
 from interop.environment import Environment
 from interop.reception import FITTING
 
-#: Who asks for reports.
+#: Domains that request reports.
 ASKING = tuple(each for each in SENDING_DOMAINS if each.dmarc)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Row:
     """
-    A record of a report, whoever read it.
+    A record of a report.
 
-    @ivar dkim: Domain, selector and result, sorted; likewise C{spf}: domain,
-        scope and result.
+    @ivar dkim: Domain, selector and result, sorted; likewise C{spf}: domain, scope
+        and result.
     """
 
     source: str
@@ -38,7 +38,7 @@ class Row:
 
 def expectedRows(environment: Environment, domain: str) -> list[Row]:
     """
-    Of what was sent in the name of a domain, and of those below it.
+    Rows about the mail of a domain and its subdomains.
     """
     counts: Counter[Row] = Counter()
     for each in (*SAMPLES, FITTING):
@@ -50,10 +50,10 @@ def expectedRows(environment: Environment, domain: str) -> list[Row]:
 
 def _row(environment: Environment, sample: SampleMessage) -> Row:
     """
-    Of a message, without a count.
+    The row of one message, without its count.
     """
     expected = sample.expected
-    # RFC 7208 2.4: without a sender, it is about the name of the client.
+    # RFC 7208 2.4: with a null reverse-path, the HELO name is checked.
     envelope = sample.envelope.partition("@")[2] or sample.via.host
     return Row(
         environment.network.address(sample.via.number),
@@ -70,7 +70,7 @@ def _row(environment: Environment, sample: SampleMessage) -> Row:
 
 def _signatures(sample: SampleMessage) -> list[tuple[str, ...]]:
     """
-    Domain, selector and result of each.
+    Domain, selector and result of each signature.
     """
     (signer,) = {domain for domain, _ in sample.expected.dkim} or {""}
     selectors = [each.selectors for each in SENDING_DOMAINS if each.domain == signer]
@@ -83,8 +83,8 @@ def _signatures(sample: SampleMessage) -> list[tuple[str, ...]]:
 
 def _disposition(sample: SampleMessage) -> str:
     """
-    RFC 9990 tells mail that has passed from mail to which no policy applies;
-    RFC 7489 doesn't.
+    The reported disposition. RFC 9990 distinguishes mail that passed from mail to
+    which no policy applies; RFC 7489 doesn't.
     """
     isNew = sample.policy != OLD_FORMAT.domain
     isEnforced = published(sample.policy)["p"] != "none"
@@ -95,7 +95,7 @@ def _disposition(sample: SampleMessage) -> str:
 
 def published(domain: str) -> dict[str, str]:
     """
-    What the record of a domain has, with defaults.
+    The tags of a domain's record, with defaults.
     """
     (record,) = (each.dmarc for each in ASKING if each.domain == domain)
     tags = dict(tag.strip().split("=") for tag in record.split(";"))
@@ -105,6 +105,6 @@ def published(domain: str) -> dict[str, str]:
 
 def comparedTags(policy: Mapping[str, str]) -> dict[str, str]:
     """
-    Of a record, what is compared.
+    The tags of a record that are compared.
     """
     return {name: policy[name] for name in ("p", "sp", "adkim", "aspf", "fo")}

@@ -1,6 +1,6 @@
 """
-moxtls as it is installed: C{twistd moxtls} with a configuration file, and the
-command line beside it.
+Runs moxtls as installed: C{twistd moxtls} with a configuration file, and the command
+line.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from interop.processes import awaitGreeting, daemon, output
 from moxtls.lab.scenario import SENDER, SENDING_HOST
 
 BIN = Path(sys.executable).parent
-#: Who sends all mail.
+#: The envelope sender of all mail.
 WRITER = f"alice@{SENDER}"
-#: Of the one who has no room, in octets.
+#: The quota of the account C{full}, in octets.
 QUOTA = 4_000
 
 CONFIG = """\
@@ -116,9 +116,9 @@ Algorithm = "{algorithm}"
 @dataclass(frozen=True, slots=True)
 class MoxtlsServer:
     """
-    A moxtls that runs.
+    A running moxtls.
 
-    @ivar submission: Where it takes mail without a login.
+    @ivar submission: Its listener without login.
     """
 
     config: Path
@@ -126,7 +126,7 @@ class MoxtlsServer:
 
     def maildir(self, address: str) -> Path:
         """
-        That of an account.
+        The Maildir of an account.
         """
         account, _, _ = address.partition("@")
         return self.config.parent / "data" / "accounts" / account
@@ -147,7 +147,7 @@ class MoxtlsServer:
 
     def table(self, *arguments: str) -> list[dict[str, Any]]:
         """
-        What a command says to programs.
+        The output of a command with C{--json}.
         """
         rows: list[dict[str, Any]] = json.loads(self.command(*arguments, "--json"))
         return rows
@@ -164,7 +164,7 @@ def runServer(
     environment: Environment, folder: Path, resolver: tuple[str, int]
 ) -> Iterator[MoxtlsServer]:
     """
-    One that runs, and asks C{resolver}.
+    Run moxtls with Maildirs, using C{resolver}.
     """
     own = folder / "moxtls"
     own.mkdir()
@@ -185,7 +185,7 @@ def runServerWithLMTP(
     lmtp: tuple[str, int],
 ) -> Iterator[MoxtlsServer]:
     """
-    One whose mailboxes another program keeps.
+    Run a moxtls that delivers to another program by LMTP.
     """
     own = folder / "moxtls-behind"
     own.mkdir()
@@ -214,7 +214,9 @@ def _running(
     name: str, config: Path, endpoints: Sequence[tuple[str, int]]
 ) -> Iterator[None]:
     """
-    @param endpoints: Where it greets.
+    Run C{twistd moxtls}.
+
+    @param endpoints: Its SMTP listeners.
     """
     own = config.parent
     command: list[str | Path] = [BIN / "twistd", "--nodaemon", "--pidfile="]

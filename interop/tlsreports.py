@@ -1,5 +1,5 @@
 """
-The reports of the day, as Postfix put them into a mailbox: read by others.
+Checks TLS reports that Postfix delivered to a mailbox, with other programs.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ GZIP = "application/tlsrpt+gzip"
 @dataclass(frozen=True, slots=True)
 class Tools:
     """
-    Those who read reports.
+    Programs that read reports.
 
-    @ivar resolver: Where Mail::DKIM gets keys.
+    @ivar resolver: The DNS server for keys.
     @ivar parsedmarc: The program.
     @ivar folder: For its output.
     """
@@ -42,7 +42,7 @@ class Tools:
 
     def signatures(self, message: bytes) -> list[tuple[str, ...]]:
         """
-        Of each DKIM signature, algorithm, domain and how it is.
+        Algorithm, domain and result of each DKIM signature.
 
         @raise InteropError: Mail::DKIM fails.
         """
@@ -54,7 +54,7 @@ class Tools:
 
     def parsed(self, message: bytes) -> dict[str, Any] | None:
         """
-        What parsedmarc makes of a report; C{None} for nothing.
+        The report in a message as parsedmarc reads it; C{None} for none.
         """
         file, result = self.folder / "report.eml", self.folder / "parsed"
         file.write_bytes(message)
@@ -71,7 +71,7 @@ def checkReports(
     checks: Checks, sender: MoxtlsServer, destination: Destination, tools: Tools
 ) -> None:
     """
-    End the day, and read what arrives.
+    Send the reports of the day, and read those that arrive.
     """
     rows = sender.table("results")
     done = json.loads(sender.command("report", "send", "--now", "--json"))
@@ -108,15 +108,17 @@ def _checkParsed(
 ) -> None:
     parsed = tools.parsed(message)
     differences = list(_differences(parsed, domain, rows))
-    checks.same(f"{domain}: parsedmarc reads what the ledger had", differences, [])
+    checks.same(
+        f"{domain}: parsedmarc reads the results of the ledger", differences, []
+    )
 
 
 def _differences(
     parsed: dict[str, Any] | None, domain: str, rows: list[dict[str, Any]]
 ) -> Iterator[str]:
     """
-    What parsedmarc made of the report for C{domain}, and what C{moxtls
-    results} said before.
+    Differences between the report for C{domain} as parsedmarc reads it and the output
+    of C{moxtls results} before.
     """
     mine = [each for each in rows if each["recipient_domain"] == domain]
     if parsed is None or not mine:
@@ -144,7 +146,7 @@ _Policy = tuple[str, str, int, int, list[str]]
 
 def _policy(policy: dict[str, Any]) -> _Policy:
     """
-    One of parsedmarc's policies, as C{moxtls results} tells it.
+    One of parsedmarc's policies, in the form of C{moxtls results}.
     """
     details = sorted(
         f"{' '.join(_words(each))}: {each['failed_session_count']}"
@@ -176,7 +178,7 @@ def _checkControls(
     checks: Checks, tools: Tools, message: bytes, rows: list[dict[str, Any]]
 ) -> None:
     """
-    Whatever is changed is noticed.
+    Every change of a report is detected.
     """
     changed = {
         "of the body": message[:-40] + bytes([message[-40] ^ 1]) + message[-39:],
@@ -197,14 +199,14 @@ def _checkControls(
 
     parsed = tools.parsed(_altered(message, oneMore))
     noticed = parsed is not None and list(_differences(parsed, DANE.domain, rows))
-    checks.holds("one session more is noticed", noticed)
+    checks.holds("an additional session is detected", noticed)
     unread = tools.parsed(_altered(message, noDates))
-    checks.same("without dates it is none to parsedmarc", unread, None)
+    checks.same("without dates, parsedmarc reads no report", unread, None)
 
 
 def _altered(message: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
     """
-    A message with another report in it.
+    The message with a changed report.
     """
     parsed: Message[str, str] = email.message_from_bytes(message)
     (part,) = [each for each in parsed.walk() if each.get_content_type() == GZIP]
@@ -221,10 +223,10 @@ def _checkDeliveredReports(
     checks: Checks, sender: MoxtlsServer, destination: Destination
 ) -> None:
     """
-    RFC 8460 3: reports about reports would never end.
+    Reports are delivered once, and their delivery causes no reports (RFC 8460 3).
     """
     sent = [each["state"] for each in sender.table("report", "sent")]
-    checks.same("moxtls knows that they were delivered", sent, ["delivered"] * 3)
+    checks.same("report states in moxtls", sent, ["delivered"] * 3)
     again = json.loads(sender.command("report", "send", "--now", "--json"))
     checks.same("reports cause no reports", again, {"composed": 0})
     complaints = destination.complaints(DANE.label)

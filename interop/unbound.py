@@ -1,6 +1,6 @@
 """
-unbound, which validates the lab's zones from the lab's root key on, and what
-there is to ask about them.
+Runs unbound, which validates the lab's zones from the lab's root key, and lists
+questions for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from interop.processes import MAX_START_TIME, daemon
 from moxtls.lab.network import Network
 from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST
 
-#: Where Debian has it isn't in everybody's PATH.
+#: Debian's folder isn't in every PATH.
 UNBOUND = shutil.which("unbound") or "/usr/sbin/unbound"
 PORT = 5353
 #: Seconds for one answer.
@@ -74,7 +74,7 @@ Question = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class ResolverAnswer:
     """
-    What a resolver says, as far as it matters.
+    The compared parts of a resolver's answer.
     """
 
     status: str
@@ -90,7 +90,7 @@ class ResolverAnswer:
 
 def questions(network: Network) -> Iterator[Question]:
     """
-    What moxtls asks about every destination, and whatever else there is.
+    All questions that moxtls asks about each destination, and special cases.
     """
     for each in DESTINATIONS:
         yield each.domain, "MX"
@@ -126,6 +126,8 @@ def questions(network: Network) -> Iterator[Question]:
 
 def ask(endpoint: tuple[str, int], question: Question) -> ResolverAnswer:
     """
+    Query the DNS server at C{endpoint}.
+
     @raise dns.exception.Timeout: There is no answer.
     """
     query = dns.message.make_query(*question, use_edns=0, want_dnssec=True)
@@ -150,7 +152,7 @@ def ask(endpoint: tuple[str, int], question: Question) -> ResolverAnswer:
 @contextmanager
 def unbound(environment: Environment, folder: Path) -> Iterator[tuple[str, int]]:
     """
-    One that runs; where it can be asked.
+    Run unbound; gives its address and port.
     """
     network = environment.network
     endpoint = (network.address(249), PORT)

@@ -1,6 +1,6 @@
 """
-What others make of messages: SPF, DKIM and DMARC, and the field in which
-moxtls says what it has made of them.
+Runs other verifiers of SPF, DKIM and DMARC on messages, and parses the
+Authentication-Results of moxtls.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ Results = Mapping[str, Sequence[tuple[str, Mapping[str, str]]]]
 @dataclass(frozen=True, slots=True)
 class VerifierResults:
     """
+    The results of other verifiers for a message.
+
     @ivar spf: By Mail::SPF.
-    @ivar dkim: By Mail::DKIM, of each signature from the top: domain and
-        result.
+    @ivar dkim: By Mail::DKIM: domain and result of each signature, from the top.
     @ivar dmarc: By Mail::DMARC from these: C{result}, C{disposition}, C{dkim},
         C{spf}.
-    @ivar said: What moxtls says in the message, by
-        Mail::AuthenticationResults; nothing if it isn't from there.
-    @ivar sayer: Whose name is on that.
+    @ivar said: The Authentication-Results of moxtls, parsed by
+        Mail::AuthenticationResults; empty without the field.
+    @ivar sayer: The authserv-id of that field.
     """
 
     spf: str
@@ -55,7 +56,7 @@ class VerifierResults:
 
 class Verifiers:
     """
-    Has others look at messages.
+    Mail::SPF, Mail::DKIM, Mail::DMARC and Mail::AuthenticationResults.
     """
 
     def __init__(self, tools: Tools) -> None:
@@ -70,9 +71,10 @@ class Verifiers:
         addresses: Mapping[SampleMessage, str],
     ) -> dict[SampleMessage, VerifierResults]:
         """
-        @param messages: As they arrived.
-        @param addresses: Where from.
+        Verify messages.
 
+        @param messages: As they arrived.
+        @param addresses: The clients' IP addresses.
         @raise InteropError: One of the programs fails.
         """
         signatures = {
@@ -107,8 +109,7 @@ class Verifiers:
 
 def _field(message: bytes) -> str:
     """
-    The topmost of them, empty if there is none; there may be UTF-8 in it (RFC
-    6532).
+    The topmost field, empty if there is none; it may contain UTF-8 (RFC 6532).
     """
     value = message_from_string(message.decode("utf-8"))[FIELD]
     return f"{FIELD}: {value}" if value else ""

@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# What Mail::SPF, Mail::DMARC and Mail::AuthenticationResults make of messages:
+# Verifies messages with Mail::SPF, Mail::DMARC and Mail::AuthenticationResults:
 # verify.pl ADDRESS PORT DMARC_CONFIG < MESSAGES, by the DNS server there.
 # Reads and prints JSON, a list of objects.  Of each message there has to be:
 # ip, helo, sender (MAIL FROM), author (the domain in From), dkim (what was found
