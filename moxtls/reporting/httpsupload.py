@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.reporting.test_httpsupload -*-
 """
-Posts reports to C{https:} destinations (RFC 8460 5.4).
+Posts reports to HTTPS destinations (RFC 8460 5.4).
 """
 
 from __future__ import annotations
