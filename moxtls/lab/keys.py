@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -22,7 +22,7 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion
 
 from moxtls.lab.plan import MailHost, Publication
 from moxtls.lab.scenario import Certificate, Records
-from moxtls.lab.senders import SENDERS
+from moxtls.lab.senders import SENDERS, KeyRecords
 
 RSA_BITS = 2048
 RSA_SELECTOR = "lab-rsa"
@@ -85,6 +85,16 @@ def makeSenderKeys() -> dict[str, tuple[DKIMKey, ...]]:
     return {
         each.name: (rsaKey(), ed25519Key()) if each.signsTwice else (ed25519Key(),)
         for each in SENDERS
+    }
+
+
+def publishedKeys(keys: Mapping[str, Sequence[DKIMKey]]) -> KeyRecords:
+    """
+    The key records of senders.
+    """
+    return {
+        name: {each.selector: each.record for each in some}
+        for name, some in keys.items()
     }
 
 

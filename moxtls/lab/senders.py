@@ -1,15 +1,24 @@
 # -*- test-case-name: tests.lab.test_senders -*-
 """
-The author domains of mail in the lab: the records of each, and where reports on it must
-arrive. No I/O.
+The author domains of mail in the lab: the DNS records of each, and where reports on it
+must arrive. No I/O.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from moxtls.lab.network import Network
-from moxtls.lab.scenario import TLD
+from moxtls.lab.plan import characterStrings
+from moxtls.lab.scenario import SINK, TLD
+from moxtls.lab.zones import ZonePlan
+
+#: By sender and selector: the contents of records (RFC 6376 3.6.1).
+KeyRecords = Mapping[str, Mapping[str, str]]
+
+#: The MX record of every sender: its mail goes to the sink.
+_MX = f"@ MX 10 mx.{SINK}."
 
 #: The host of another organization that takes reports for others.
 COLLECTOR = f"collector.{TLD}"
@@ -172,3 +181,37 @@ def addressOf(network: Network, sender: Sender) -> str:
     The address from which the host of C{sender} connects.
     """
     return network.address(FIRST_NUMBER + SENDERS.index(sender))
+
+
+def senderPlans(network: Network, keys: KeyRecords) -> tuple[ZonePlan, ...]:
+    """
+    A zone for each sender, and one for the organization that collects reports for
+    others.
+    """
+    zones = [
+        ZonePlan(
+            f"{each.domain}.",
+            tuple(_records(network, each, keys)),
+            signed=True,
+            damaged="TXT" if each.damaged else "",
+        )
+        for each in SENDERS
+    ]
+    confirmations = (f'{each}._report._dmarc TXT "v=DMARC1"' for each in CONFIRMED)
+    zones.append(ZonePlan(f"{COLLECTOR}.", (_MX, *confirmations), signed=True))
+    return tuple(zones)
+
+
+def _records(network: Network, sender: Sender, keys: KeyRecords) -> Iterator[str]:
+    address = addressOf(network, sender)
+    yield _MX
+    yield f"{sender.host}. A {address}"
+    yield f'@ TXT "v=spf1 ip4:{address} -all"'
+    # RFC 7208 10.1.3: for mail without a sender.
+    yield f'{sender.host}. TXT "v=spf1 a -all"'
+    for selector, record in keys[sender.name].items():
+        yield f"{selector}._domainkey TXT {characterStrings(record)}"
+    if sender.dmarc:
+        yield f'_dmarc TXT "{sender.dmarc}"'
+    for name in sender.below:
+        yield f"{name} MX 10 mx.{SINK}."

@@ -16,13 +16,12 @@ from moxtls.lab.clock import REPORT_WINDOW
 from moxtls.lab.control import SOCKET
 from moxtls.lab.expectations import Facts
 from moxtls.lab.hosts import DNSServer, MailDestination, WebHost
-from moxtls.lab.keys import makeKeys, makeSenderKeys
+from moxtls.lab.keys import makeKeys, makeSenderKeys, publishedKeys
 from moxtls.lab.messages import ANNA, OTTO, REJECTS
 from moxtls.lab.network import Arrivals, Network
 from moxtls.lab.plan import mailHosts, zonePlans
 from moxtls.lab.scenario import DESTINATIONS, SENDER, SENDING_HOST, LabDestination
-from moxtls.lab.senders import KNOWN_LIST
-from moxtls.lab.senderzones import publishedKeys, senderPlans
+from moxtls.lab.senders import KNOWN_LIST, senderPlans
 from moxtls.lab.validator import Validator
 from moxtls.lab.zones import Authority, makeTree
 

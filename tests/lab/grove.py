@@ -13,8 +13,7 @@ import dns.rdatatype
 from moxtls.lab.network import Network
 from moxtls.lab.plan import Publication, zonePlans
 from moxtls.lab.scenario import DESTINATIONS
-from moxtls.lab.senders import SENDERS
-from moxtls.lab.senderzones import senderPlans
+from moxtls.lab.senders import SENDERS, senderPlans
 from moxtls.lab.validator import Resolution, Validator
 from moxtls.lab.zones import Authority, Tree, makeTree
 

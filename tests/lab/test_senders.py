@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.lab.senders} and L{moxtls.lab.senderzones}.
+Tests for L{moxtls.lab.senders}.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc.externaldestinations import confirmationName
 from moxtls.domain import Domain
-from moxtls.lab.keys import DKIMKey
+from moxtls.lab.keys import DKIMKey, publishedKeys
 from moxtls.lab.plan import mailHosts
 from moxtls.lab.scenario import DESTINATIONS
 from moxtls.lab.senders import BY_NAME, COLLECTOR, SENDERS, Sender, addressOf
-from moxtls.lab.senderzones import publishedKeys
 from tests.lab.grove import NETWORK, resolve, texts
 
 
