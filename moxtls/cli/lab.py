@@ -15,11 +15,17 @@ from twisted.internet.interfaces import IReactorTime
 from moxtls.app.configfiles import ConfigFiles
 from moxtls.app.service import Server
 from moxtls.cli.shell import CommandError, Shell
-from moxtls.lab.control import END_DAY, command
 from moxtls.lab.network import Network
 
 try:
-    from moxtls.lab.runner import DIRECTORY, LabUnusable, RunOptions, run
+    from moxtls.lab.runner import (
+        DIRECTORY,
+        END_DAY,
+        LabUnusable,
+        RunOptions,
+        command,
+        run,
+    )
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"moxtls lab needs {missing.name}: pip install 'moxtls[lab]'"

@@ -1,58 +1,31 @@
 # -*- test-case-name: tests.lab.test_runner -*-
 """
-Runs a lab with a moxtls in it, for any number of days, and shows the results.
+Runs a lab with a moxtls in it, for any number of days, and shows the results; takes
+commands from its terminal, and over a socket in its directory.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
-from typing import Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IReactorTime, IReactorUNIX
+from twisted.internet.interfaces import IAddress, IReactorTime, IReactorUNIX
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.internet.stdio import StandardIO
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
 
 from moxtls.cli.output import Output
-from moxtls.interfaces import IQueue
-from moxtls.lab.clock import DMARC_ROUND_OVER, ROUND_OVER, LabClock, endDay, untilRoom
-from moxtls.lab.control import (
-    END_DAY,
-    MAIL,
-    QUIT,
-    Command,
-    Commands,
-    ControlFactory,
-    TerminalCommands,
-    socketPath,
-)
-from moxtls.lab.expectations import (
-    ArrivedAggregate,
-    ArrivedReport,
-    aggregateDifferences,
-    arrivedAggregate,
-    arrivedReport,
-    differences,
-    expectedAggregates,
-    expectedReports,
-    isAggregate,
-    isReport,
-)
-from moxtls.lab.mail import (
-    MailOutcome,
-    ReceptionOutcome,
-    Route,
-    awaitOutcomes,
-    receiveAll,
-    sendToAll,
-)
+from moxtls.lab.mail import MailOutcome
 from moxtls.lab.messages import MESSAGES, LabMessage
-from moxtls.lab.network import Arrival, Network
+from moxtls.lab.network import Network
 from moxtls.lab.scenario import DESTINATIONS, LabDestination
 from moxtls.lab.show import (
     HELP,
@@ -65,207 +38,24 @@ from moxtls.lab.show import (
     showReports,
     showWorld,
 )
-from moxtls.lab.world import ANCHOR_FILE, Lab
-
-
-class Running(Protocol):
-    """
-    A running moxtls.
-    """
-
-    @property
-    def queue(self) -> IQueue:
-        """
-        Its queue.
-        """
-
-    def startService(self) -> None:
-        """
-        Start it.
-        """
-
-    def recorded(self) -> Deferred[None]:
-        """
-        Fires when all verdicts given so far are in the ledger.
-        """
-
-    def stopService(self) -> Deferred[None]:
-        """
-        Stop it; fires when it has ended.
-        """
-
-
-#: Makes a moxtls of a configuration file, with a clock for what is dated.
-MakeServer = Callable[[Path, IReactorTime], Running]
-
-
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class DayReports:
-    """
-    The reports on a day.
-
-    @ivar tls: In the expected order, as C{dmarc}.
-    @ivar differences: Differences from the expected reports, if there was one message
-        of each kind.
-    """
-
-    tls: tuple[ArrivedReport, ...]
-    dmarc: tuple[ArrivedAggregate, ...]
-    differences: tuple[str, ...]
-
-
-class LabSession:
-    """
-    The operations of a lab.
-    """
-
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        lab: Lab,
-        makeServer: MakeServer,
-        labMessages: tuple[LabMessage, ...] = (),
-    ) -> None:
-        """
-        @param labMessages: The messages from senders.
-        """
-        self._reactor = reactor
-        self._lab = lab
-        self._makeServer = makeServer
-        self._labMessages = labMessages
-        self._server: Running | None = None
-        self._told = 0
-        self._received = 0.0
-        numbers = count(1)
-        self._route = Route(
-            lab.network, lab.senderKeys, lab.accounts, lambda: str(next(numbers))
-        )
-        self.clock = LabClock(reactor)
-        self.expected = expectedReports(lab.facts)
-        self.owed = expectedAggregates(lab.network, labMessages)
-
-    @property
-    def reports(self) -> int:
-        """
-        The number of reports that have to arrive when the day ends.
-        """
-        return len(self.expected) + len(self.owed)
-
-    def open(self) -> None:
-        """
-        Start the lab, and moxtls in it.
-        """
-        self._lab.startService()
-        self.clock.putForward(untilRoom(self.clock.seconds()))
-        self._server = self._makeServer(self._lab.configFile, self.clock)
-        self._server.startService()
-
-    async def close(self) -> None:
-        """
-        Stop what was started.
-        """
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stopService()
-        if self._lab.running:
-            await maybeDeferred(self._lab.stopService)
-
-    async def mail(self) -> tuple[MailOutcome, ...]:
-        """
-        Send one message to each destination, and observe the results.
-        """
-        assert self._server is not None
-        lab = self._lab
-        await sendToAll(self._reactor, lab.network, lab.destinations)
-        return await awaitOutcomes(
-            self._reactor, self._server.queue, lab.arrivals, lab.destinations
-        )
-
-    async def receive(self) -> tuple[ReceptionOutcome, ...]:
-        """
-        Send one message from each sender, and observe the results.
-        """
-        assert self._server is not None
-        self._received = self.clock.seconds()
-        outcomes = await receiveAll(self._reactor, self._route, self._labMessages)
-        # Time is going to be put forward, and what is recorded only afterwards
-        # would be of an hour that is over.
-        await self._server.recorded()
-        return outcomes
-
-    async def endDay(self, passed: Callable[[float, int], None]) -> DayReports:
-        """
-        End the report day.
-
-        @param passed: Called with the time and the number of reports that have
-            arrived.
-        """
-        day = await endDay(
-            self.clock,
-            lambda: self.reports - self._count(),
-            lambda now: passed(now, self._count()),
-            DMARC_ROUND_OVER if self._labMessages else ROUND_OVER,
-        )
-        arrivals = self._lab.arrivals.all[self._told :]
-        self._told += len(arrivals)
-        records = self._lab.keys.publication.dkim
-        tls, unread = _read(arrivals, isReport, lambda a: arrivedReport(a, records))
-        dmarc, alsoUnread = _read(
-            arrivals, isAggregate, lambda a: arrivedAggregate(a, records)
-        )
-        selectors = [each.selector for each in self._lab.keys.dkim]
-        return DayReports(
-            _inOrder(tls, list(self.expected), lambda each: each.domain),
-            _inOrder(dmarc, list(self.owed), lambda each: each.key),
-            (
-                *unread,
-                *alsoUnread,
-                *differences(tls, self.expected, day, selectors),
-                *aggregateDifferences(dmarc, self.owed, self._received, selectors),
-            ),
-        )
-
-    def _count(self) -> int:
-        arrived = self._lab.arrivals.all[self._told :]
-        return sum(isReport(each) or isAggregate(each) for each in arrived)
-
-
-def _read(
-    arrivals: Sequence[Arrival],
-    isOne: Callable[[Arrival], bool],
-    read: Callable[[Arrival], _T | None],
-) -> tuple[list[_T], list[str]]:
-    """
-    The reports of one kind, and errors of those that can't be read.
-    """
-    reports, unreadable = [], []
-    for each in filter(isOne, arrivals):
-        report = read(each)
-        if report is None:
-            unreadable.append(f"{each.recipient}: a report that can't be read")
-        else:
-            reports.append(report)
-    return reports, unreadable
-
-
-def _inOrder(
-    reports: Sequence[_T], order: Sequence[object], key: Callable[[_T], object]
-) -> tuple[_T, ...]:
-    """
-    In the expected order; unexpected ones first.
-    """
-    return tuple(
-        sorted(
-            reports,
-            key=lambda each: order.index(key(each)) if key(each) in order else -1,
-        )
-    )
-
+from moxtls.lab.world import (
+    ANCHOR_FILE,
+    SOCKET,
+    DayReports,
+    Lab,
+    LabSession,
+    MakeServer,
+)
 
 DIRECTORY = "moxtls-lab"
+#: The maximum length of a command.
+MAX_COMMAND = 100
+#: The maximum length of its result.
+MAX_ANSWER_LENGTH = 10 * 1024 * 1024
+
+END_DAY = "end-day"
+MAIL = "m"
+QUIT = "q"
 
 
 class LabUnusable(Exception):
@@ -443,3 +233,129 @@ def _listening(
         callers.close()
         if terminal is not None:
             terminal.loseConnection()
+
+
+# --- commands ---
+
+
+class Command:
+    """
+    A command, and the callback for its result.
+    """
+
+    def __init__(self, word: str, answer: Callable[[str], None]) -> None:
+        self.word = word
+        self.answer = answer
+
+
+Commands = DeferredQueue[Command]
+
+
+class TerminalCommands(LineOnlyReceiver):
+    """
+    Reads commands from the terminal.
+    """
+
+    delimiter = b"\n"
+    MAX_LENGTH = MAX_COMMAND
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+
+    def lineReceived(self, line: bytes) -> None:
+        word = line.strip().decode("ascii", "replace")
+        self._commands.put(Command(word or END_DAY, lambda text: None))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._commands.put(Command(QUIT, lambda text: None))
+
+
+class _Caller(LineOnlyReceiver):
+    delimiter = b"\n"
+    MAX_LENGTH = MAX_COMMAND
+
+    def __init__(self, commands: Commands, callers: set[_Caller]) -> None:
+        self._commands = commands
+        self._callers = callers
+
+    def connectionMade(self) -> None:
+        self._callers.add(self)
+
+    def lineReceived(self, line: bytes) -> None:
+        word = line.strip().decode("ascii", "replace")
+        self._commands.put(Command(word, self._answer))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._callers.discard(self)
+
+    def hangUp(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def _answer(self, text: str) -> None:
+        if self.transport is not None:
+            self.transport.write(text.encode())
+        self.hangUp()
+
+
+class ControlFactory(ServerFactory):
+    """
+    Accepts commands over the socket.
+    """
+
+    noisy = False
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._callers: set[_Caller] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> _Caller:
+        return _Caller(self._commands, self._callers)
+
+    def close(self) -> None:
+        """
+        Close all connections.
+        """
+        for caller in tuple(self._callers):
+            caller.hangUp()
+
+
+class _Answer(Protocol):
+    def __init__(self) -> None:
+        self.done: Deferred[str] = Deferred()
+        self._received = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self._received += data
+        if len(self._received) > MAX_ANSWER_LENGTH and self.transport is not None:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.done.callback(self._received.decode("utf-8", "replace"))
+
+
+async def command(reactor: object, directory: Path, word: str) -> str:
+    """
+    Send a command to a running lab.
+
+    @param reactor: Provides C{IReactorUNIX}.
+
+    @return: The output of the command.
+
+    @raise twisted.internet.error.ConnectError: No lab is running there.
+    """
+    endpoint = UNIXClientEndpoint(reactor, socketPath(directory))
+    answer = await connectProtocol(endpoint, _Answer())
+    if answer.transport is not None:
+        answer.transport.write(f"{word}\n".encode())
+    text: str = await answer.done
+    return text
+
+
+def socketPath(directory: Path) -> str:
+    """
+    The path of the socket, short because the system limits it to about a hundred
+    bytes.
+    """
+    path = str((directory / SOCKET).absolute())
+    return min(path, os.path.relpath(path), key=len)

@@ -1,24 +1,57 @@
 # -*- test-case-name: tests.lab.test_runner -*-
 """
-The whole lab: all its servers, started and stopped together.
+The whole lab: all its servers, and the sessions in which a moxtls sends and receives
+mail there.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 
-from moxtls.lab.clock import REPORT_WINDOW
-from moxtls.lab.control import SOCKET
-from moxtls.lab.expectations import Facts
+from moxtls.interfaces import IQueue
+from moxtls.lab.clock import (
+    DMARC_ROUND_OVER,
+    REPORT_WINDOW,
+    ROUND_OVER,
+    LabClock,
+    endDay,
+    untilRoom,
+)
+from moxtls.lab.expectations import (
+    ArrivedAggregate,
+    ArrivedReport,
+    Facts,
+    aggregateDifferences,
+    arrivedAggregate,
+    arrivedReport,
+    differences,
+    expectedAggregates,
+    expectedReports,
+    isAggregate,
+    isReport,
+)
 from moxtls.lab.hosts import DNSServer, MailDestination, WebHost
 from moxtls.lab.keys import makeKeys, makeSenderKeys, publishedKeys
-from moxtls.lab.messages import ANNA, OTTO, REJECTS
-from moxtls.lab.network import Arrivals, Network
+from moxtls.lab.mail import (
+    MailOutcome,
+    ReceptionOutcome,
+    Route,
+    awaitOutcomes,
+    receiveAll,
+    sendToAll,
+)
+from moxtls.lab.messages import ANNA, OTTO, REJECTS, LabMessage
+from moxtls.lab.network import Arrival, Arrivals, Network
 from moxtls.lab.plan import mailHosts, zonePlans
 from moxtls.lab.scenario import DESTINATIONS, SENDER, SENDING_HOST, LabDestination
 from moxtls.lab.senders import KNOWN_LIST, senderPlans
@@ -28,6 +61,8 @@ from moxtls.lab.zones import Authority, makeTree
 CA_FILE = "ca.pem"
 ANCHOR_FILE = "root.ds"
 CONFIG_FILE = "moxtls.toml"
+#: Takes commands while the lab runs.
+SOCKET = "control"
 ARRIVED, DATA, ZONES = "arrived", "data", "zones"
 
 
@@ -198,3 +233,203 @@ def configText(lab: Lab) -> str:
             f'Algorithm = "{key.algorithm}"',
         ]
     return "\n".join([*lines, ""])
+
+
+# --- sessions ---
+
+
+class Running(Protocol):
+    """
+    A running moxtls.
+    """
+
+    @property
+    def queue(self) -> IQueue:
+        """
+        Its queue.
+        """
+
+    def startService(self) -> None:
+        """
+        Start it.
+        """
+
+    def recorded(self) -> Deferred[None]:
+        """
+        Fires when all verdicts given so far are in the ledger.
+        """
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop it; fires when it has ended.
+        """
+
+
+#: Makes a moxtls of a configuration file, with a clock for what is dated.
+MakeServer = Callable[[Path, IReactorTime], Running]
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class DayReports:
+    """
+    The reports on a day.
+
+    @ivar tls: In the expected order, as C{dmarc}.
+    @ivar differences: Differences from the expected reports, if there was one message
+        of each kind.
+    """
+
+    tls: tuple[ArrivedReport, ...]
+    dmarc: tuple[ArrivedAggregate, ...]
+    differences: tuple[str, ...]
+
+
+class LabSession:
+    """
+    The operations of a lab.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        lab: Lab,
+        makeServer: MakeServer,
+        labMessages: tuple[LabMessage, ...] = (),
+    ) -> None:
+        """
+        @param labMessages: The messages from senders.
+        """
+        self._reactor = reactor
+        self._lab = lab
+        self._makeServer = makeServer
+        self._labMessages = labMessages
+        self._server: Running | None = None
+        self._told = 0
+        self._received = 0.0
+        numbers = count(1)
+        self._route = Route(
+            lab.network, lab.senderKeys, lab.accounts, lambda: str(next(numbers))
+        )
+        self.clock = LabClock(reactor)
+        self.expected = expectedReports(lab.facts)
+        self.owed = expectedAggregates(lab.network, labMessages)
+
+    @property
+    def reports(self) -> int:
+        """
+        The number of reports that have to arrive when the day ends.
+        """
+        return len(self.expected) + len(self.owed)
+
+    def open(self) -> None:
+        """
+        Start the lab, and moxtls in it.
+        """
+        self._lab.startService()
+        self.clock.putForward(untilRoom(self.clock.seconds()))
+        self._server = self._makeServer(self._lab.configFile, self.clock)
+        self._server.startService()
+
+    async def close(self) -> None:
+        """
+        Stop what was started.
+        """
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stopService()
+        if self._lab.running:
+            await maybeDeferred(self._lab.stopService)
+
+    async def mail(self) -> tuple[MailOutcome, ...]:
+        """
+        Send one message to each destination, and observe the results.
+        """
+        assert self._server is not None
+        lab = self._lab
+        await sendToAll(self._reactor, lab.network, lab.destinations)
+        return await awaitOutcomes(
+            self._reactor, self._server.queue, lab.arrivals, lab.destinations
+        )
+
+    async def receive(self) -> tuple[ReceptionOutcome, ...]:
+        """
+        Send one message from each sender, and observe the results.
+        """
+        assert self._server is not None
+        self._received = self.clock.seconds()
+        outcomes = await receiveAll(self._reactor, self._route, self._labMessages)
+        # Time is going to be put forward, and what is recorded only afterwards
+        # would be of an hour that is over.
+        await self._server.recorded()
+        return outcomes
+
+    async def endDay(self, passed: Callable[[float, int], None]) -> DayReports:
+        """
+        End the report day.
+
+        @param passed: Called with the time and the number of reports that have
+            arrived.
+        """
+        day = await endDay(
+            self.clock,
+            lambda: self.reports - self._count(),
+            lambda now: passed(now, self._count()),
+            DMARC_ROUND_OVER if self._labMessages else ROUND_OVER,
+        )
+        arrivals = self._lab.arrivals.all[self._told :]
+        self._told += len(arrivals)
+        records = self._lab.keys.publication.dkim
+        tls, unread = _read(arrivals, isReport, lambda a: arrivedReport(a, records))
+        dmarc, alsoUnread = _read(
+            arrivals, isAggregate, lambda a: arrivedAggregate(a, records)
+        )
+        selectors = [each.selector for each in self._lab.keys.dkim]
+        return DayReports(
+            _inOrder(tls, list(self.expected), lambda each: each.domain),
+            _inOrder(dmarc, list(self.owed), lambda each: each.key),
+            (
+                *unread,
+                *alsoUnread,
+                *differences(tls, self.expected, day, selectors),
+                *aggregateDifferences(dmarc, self.owed, self._received, selectors),
+            ),
+        )
+
+    def _count(self) -> int:
+        arrived = self._lab.arrivals.all[self._told :]
+        return sum(isReport(each) or isAggregate(each) for each in arrived)
+
+
+def _read(
+    arrivals: Sequence[Arrival],
+    isOne: Callable[[Arrival], bool],
+    read: Callable[[Arrival], _T | None],
+) -> tuple[list[_T], list[str]]:
+    """
+    The reports of one kind, and errors of those that can't be read.
+    """
+    reports, unreadable = [], []
+    for each in filter(isOne, arrivals):
+        report = read(each)
+        if report is None:
+            unreadable.append(f"{each.recipient}: a report that can't be read")
+        else:
+            reports.append(report)
+    return reports, unreadable
+
+
+def _inOrder(
+    reports: Sequence[_T], order: Sequence[object], key: Callable[[_T], object]
+) -> tuple[_T, ...]:
+    """
+    In the expected order; unexpected ones first.
+    """
+    return tuple(
+        sorted(
+            reports,
+            key=lambda each: order.index(key(each)) if key(each) in order else -1,
+        )
+    )

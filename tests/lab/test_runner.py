@@ -20,11 +20,11 @@ from moxtls.app.build import IReactor
 from moxtls.app.configfiles import ConfigFiles
 from moxtls.app.service import Server
 from moxtls.cli.output import Output
-from moxtls.lab.control import command, socketPath
 from moxtls.lab.messages import MESSAGES, LabMessage
 from moxtls.lab.network import Network, anyNetwork
-from moxtls.lab.runner import LabUnusable, Running, RunOptions, run
+from moxtls.lab.runner import LabUnusable, RunOptions, command, run, socketPath
 from moxtls.lab.scenario import DESTINATIONS, LabDestination
+from moxtls.lab.world import Running
 from tests import MAX_WAIT
 
 FEW = tuple(each for each in DESTINATIONS if each.name in ("good", "dane-mismatch"))
