@@ -32,7 +32,7 @@ from interop.unbound import unbound
 from interop.verifiers import Verifiers
 from moxtls.app.build import IReactor
 from moxtls.dates import DAY
-from moxtls.lab.network import anyNetwork
+from moxtls.lab.plan import anyNetwork
 
 #: All of it happens within one UTC day: reports are about days.
 MAX_RUN_TIME = 90

@@ -32,8 +32,7 @@ from moxtls.lab.keys import (
     rsaKey,
     selfSigned,
 )
-from moxtls.lab.network import Network
-from moxtls.lab.plan import characterStrings, mailHosts, zonePlans
+from moxtls.lab.plan import Network, characterStrings, mailHosts, zonePlans
 from moxtls.lab.scenario import DESTINATIONS
 from moxtls.lab.validator import Validator
 from moxtls.lab.zones import Authority, ZonePlan, makeTree

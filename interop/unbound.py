@@ -22,7 +22,7 @@ from dns.edns import EDEOption
 from interop.checks import waitFor
 from interop.environment import ANCHOR_FILE, PEERS, Environment
 from interop.processes import MAX_START_TIME, daemon
-from moxtls.lab.network import Network
+from moxtls.lab.plan import Network
 from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST
 
 #: Debian's folder isn't in every PATH.

@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from moxtls.app.configfiles import ConfigFiles
 from moxtls.app.service import Server
 from moxtls.cli.shell import CommandError, Shell
-from moxtls.lab.network import Network
 
 try:
+    from moxtls.lab.plan import Network
     from moxtls.lab.runner import (
         DIRECTORY,
         END_DAY,

@@ -38,8 +38,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from moxtls.lab.arrivals import Arrival, Arrivals
 from moxtls.lab.keys import Identity, LabCA, selfSigned
-from moxtls.lab.network import Arrival, Arrivals
 from moxtls.lab.plan import MailHost, policyText
 from moxtls.lab.scenario import INTAKE_HOST, INTAKE_PATH, LabDestination, PolicyHost
 from moxtls.lab.zones import PAYLOAD

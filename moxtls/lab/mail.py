@@ -21,8 +21,9 @@ from twisted.internet.task import deferLater
 from twisted.mail.smtp import SMTPSender, SMTPSenderFactory, sendmail
 
 from moxtls.interfaces import IQueue
+from moxtls.lab.arrivals import Arrivals
 from moxtls.lab.messages import INBOX, LabMessage, SenderKeys, messageID, writtenMessage
-from moxtls.lab.network import Arrivals, Network
+from moxtls.lab.plan import Network
 from moxtls.lab.scenario import SENDER, LabDestination
 from moxtls.lab.senders import BY_NAME, addressOf
 

@@ -1,14 +1,16 @@
 # -*- test-case-name: tests.lab.test_plan -*-
 """
-The lab's DNS records and MTA-STS policies. No I/O.
+Addresses, DNS records and MTA-STS policies of the lab. No I/O.
+
+All of 127.0.0.0/8 is local on Linux, so every server gets an address of its own, with
+unprivileged ports only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from moxtls.lab.network import Network
 from moxtls.lab.scenario import (
     HOST_REPORT_ADDRESS,
     INTAKE_HOST,
@@ -31,6 +33,68 @@ SINK_HOST = f"mx.{SINK}"
 _DAMAGED = {Signed.BAD_MX: "MX", Signed.BAD_TLSA: "TLSA"}
 # RFC 1035 3.3: one character-string.
 _MAX_STRING_LENGTH = 255
+# 127.0 and 127.255 are where other software puts things.
+_LOWEST, _HIGHEST = 1, 254
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """
+    The address plan of a lab.
+
+    @ivar prefix: The first three octets of every address.
+    """
+
+    prefix: str = "127.0.25"
+    smtpPort: int = 2525
+    submissionPort: int = 2587
+    dnsPort: int = 5300
+    httpsPort: int = 8443
+
+    def address(self, number: int) -> str:
+        """
+        The address of destination C{number}.
+        """
+        return f"{self.prefix}.{number}"
+
+    @property
+    def submission(self) -> str:
+        """
+        The address of moxtls itself.
+        """
+        return self.address(250)
+
+    @property
+    def webHost(self) -> str:
+        """
+        The address of policies and of reports by HTTPS.
+        """
+        return self.address(252)
+
+    @property
+    def authority(self) -> str:
+        """
+        The address of the authoritative DNS server.
+        """
+        return self.address(253)
+
+    @property
+    def resolver(self) -> str:
+        """
+        The address of the validating resolver.
+        """
+        return self.address(254)
+
+
+def anyNetwork(choose: Callable[[int, int], int]) -> Network:
+    """
+    A random network, so that several labs can run side by side.
+
+    @param choose: Returns a number between two, both included.
+    """
+    second = choose(_LOWEST, _HIGHEST)
+    third = choose(_LOWEST, _HIGHEST)
+    return Network(prefix=f"127.{second}.{third}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from moxtls.cli.output import Output
 from moxtls.lab.mail import MailOutcome
 from moxtls.lab.messages import MESSAGES, LabMessage
-from moxtls.lab.network import Network
+from moxtls.lab.plan import Network
 from moxtls.lab.scenario import DESTINATIONS, LabDestination
 from moxtls.lab.show import (
     HELP,

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from moxtls.lab.network import Network
-from moxtls.lab.plan import characterStrings
+from moxtls.lab.plan import Network, characterStrings
 from moxtls.lab.scenario import SINK, TLD
 from moxtls.lab.zones import ZonePlan
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from moxtls.cli.output import Output
 from moxtls.dates import DAY, rfc3339
-from moxtls.lab.expectations import ArrivedAggregate, ArrivedReport
+from moxtls.lab.arrivals import ArrivedAggregate, ArrivedReport
 from moxtls.lab.mail import MailOutcome, ReceptionOutcome
 from moxtls.lab.messages import ANNA, OTTO
 from moxtls.lab.world import Lab

@@ -19,6 +19,18 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 
 from moxtls.interfaces import IQueue
+from moxtls.lab.arrivals import (
+    Arrival,
+    Arrivals,
+    ArrivedAggregate,
+    ArrivedReport,
+    aggregateDifferences,
+    arrivedAggregate,
+    arrivedReport,
+    differences,
+    isAggregate,
+    isReport,
+)
 from moxtls.lab.clock import (
     DMARC_ROUND_OVER,
     REPORT_WINDOW,
@@ -27,19 +39,7 @@ from moxtls.lab.clock import (
     endDay,
     untilRoom,
 )
-from moxtls.lab.expectations import (
-    ArrivedAggregate,
-    ArrivedReport,
-    Facts,
-    aggregateDifferences,
-    arrivedAggregate,
-    arrivedReport,
-    differences,
-    expectedAggregates,
-    expectedReports,
-    isAggregate,
-    isReport,
-)
+from moxtls.lab.expectations import Facts, expectedAggregates, expectedReports
 from moxtls.lab.hosts import DNSServer, MailDestination, WebHost
 from moxtls.lab.keys import makeKeys, makeSenderKeys, publishedKeys
 from moxtls.lab.mail import (
@@ -51,8 +51,7 @@ from moxtls.lab.mail import (
     sendToAll,
 )
 from moxtls.lab.messages import ANNA, OTTO, REJECTS, LabMessage
-from moxtls.lab.network import Arrival, Arrivals, Network
-from moxtls.lab.plan import mailHosts, zonePlans
+from moxtls.lab.plan import Network, mailHosts, zonePlans
 from moxtls.lab.scenario import DESTINATIONS, SENDER, SENDING_HOST, LabDestination
 from moxtls.lab.senders import KNOWN_LIST, senderPlans
 from moxtls.lab.validator import Validator

@@ -13,8 +13,9 @@ from twisted.internet.ssl import Certificate as TLSCertificate
 from twisted.internet.ssl import CertificateOptions, trustRootFromCertificates
 from twisted.trial.unittest import TestCase
 
+from moxtls.lab.arrivals import Arrivals
 from moxtls.lab.keys import LabCA
-from moxtls.lab.network import Arrivals, anyNetwork
+from moxtls.lab.plan import anyNetwork
 from tests import MAX_WAIT
 
 

@@ -10,8 +10,7 @@ import dns.message
 import dns.name
 import dns.rdatatype
 
-from moxtls.lab.network import Network
-from moxtls.lab.plan import Publication, zonePlans
+from moxtls.lab.plan import Network, Publication, zonePlans
 from moxtls.lab.scenario import DESTINATIONS
 from moxtls.lab.senders import SENDERS, senderPlans
 from moxtls.lab.validator import Resolution, Validator

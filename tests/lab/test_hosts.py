@@ -40,8 +40,7 @@ from moxtls.lab.hosts import (
     respondTo,
 )
 from moxtls.lab.keys import Identity
-from moxtls.lab.network import anyNetwork
-from moxtls.lab.plan import MailHost, policyText
+from moxtls.lab.plan import MailHost, anyNetwork, policyText
 from moxtls.lab.scenario import DESTINATIONS, Certificate, Records
 from tests import MAX_WAIT
 from tests.lab.fixtures import LabTestCase

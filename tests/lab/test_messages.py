@@ -13,7 +13,7 @@ import dkim
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc.types import Disposition, DMARCPolicy, OverrideKind
-from moxtls.lab.expectations import checkedSignatures
+from moxtls.lab.arrivals import checkedSignatures
 from moxtls.lab.keys import DKIMKey, makeSenderKeys
 from moxtls.lab.messages import (
     ANNA,

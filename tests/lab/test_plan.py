@@ -4,10 +4,20 @@ Tests for L{moxtls.lab.plan} and L{moxtls.lab.zones}.
 
 from __future__ import annotations
 
+import ipaddress
+import random
+
 import dns.name
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.lab.plan import mailHosts, policyHosts, policyText, reportURI
+from moxtls.lab.plan import (
+    Network,
+    anyNetwork,
+    mailHosts,
+    policyHosts,
+    policyText,
+    reportURI,
+)
 from moxtls.lab.scenario import DESTINATIONS, SHARED_HOST, LabDestination
 from tests.lab.grove import NETWORK, RECORD, texts, tree
 
@@ -103,3 +113,34 @@ class PublishedTests(SynchronousTestCase):
         self.assertEqual(dns.name.root, origins[0])
         self.assertIn(dns.name.from_text("good.test"), origins)
         self.assertRegex(tree().anchorText, r"^\. IN DS \d+ 13 2 [0-9a-f]{64}\n$")
+
+
+class NetworkTests(SynchronousTestCase):
+    """
+    Addresses and ports.
+    """
+
+    def test_loopback(self) -> None:
+        """
+        Everything is on an address of its own within 127.0.0.0/8, and on a
+        port that needs no privileges.
+        """
+        for network in (Network(), anyNetwork(random.randint)):
+            hosts = [each.address for each in mailHosts(network, DESTINATIONS)]
+            servers = [
+                network.submission,
+                network.webHost,
+                network.authority,
+                network.resolver,
+            ]
+            addresses = hosts + servers
+            self.assertEqual(len(addresses), len(set(addresses)))
+            for each in addresses:
+                self.assertTrue(ipaddress.ip_address(each).is_loopback)
+            ports = (
+                network.smtpPort,
+                network.submissionPort,
+                network.dnsPort,
+                network.httpsPort,
+            )
+            self.assertTrue(all(port > 1023 for port in ports))

@@ -21,7 +21,7 @@ from moxtls.app.configfiles import ConfigFiles
 from moxtls.app.service import Server
 from moxtls.cli.output import Output
 from moxtls.lab.messages import MESSAGES, LabMessage
-from moxtls.lab.network import Network, anyNetwork
+from moxtls.lab.plan import Network, anyNetwork
 from moxtls.lab.runner import LabUnusable, RunOptions, command, run, socketPath
 from moxtls.lab.scenario import DESTINATIONS, LabDestination
 from moxtls.lab.world import Running

@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.lab.expectations import SENDING_IP, Facts, expectedReports, inOrder
-from moxtls.lab.network import Network
+from moxtls.lab.plan import Network
 from moxtls.lab.scenario import (
     DESTINATIONS,
     SHARED_HOST,
