@@ -18,11 +18,11 @@ from twisted.python import usage
 from twisted.python.util import runAsEffectiveUser
 
 from moxtls.app.build import IReactor
+from moxtls.app.clocks import DelayedCallCorrection, MonotonicClock
 from moxtls.app.configfiles import ConfigFiles, faultsOf
 from moxtls.app.ports import raiseFileLimit
 from moxtls.app.preflight import examine
 from moxtls.app.service import Server, bindPorts, openStores
-from moxtls.clocks import DelayedCallCorrection, MonotonicClock
 from moxtls.config import InvalidConfig, together
 
 

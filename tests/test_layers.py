@@ -16,6 +16,7 @@ ROOT = Path(moxtls.__file__).parent
 
 #: The pure modules: functions of values, without I/O, clock or chance.
 PURE = {
+    "authentication/cache.py",
     "authentication/dkim/canonical.py",
     "authentication/dkim/key.py",
     "authentication/dkim/sign.py",
@@ -65,7 +66,6 @@ PURE = {
     "ledger/migrations/versions/0001_ledger.py",
     "ledger/migrations/versions/0002_evaluations.py",
     "ledger/tables.py",
-    "lru.py",
     "mailbox/names.py",
     "message/addresses.py",
     "message/header.py",
@@ -124,8 +124,6 @@ ORDER = (
     "ipaddresses",
     "regularfiles",
     "sqlitefile",
-    "lru",
-    "clocks",
     "taglist",
     "workers",
     "message/header",
@@ -155,7 +153,6 @@ ORDER = (
     "tls",
     "https",
     "smtp",
-    "submission",
     "mtasts",
     "queue",
     "authentication/dkim",

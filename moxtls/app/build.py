@@ -81,6 +81,7 @@ from moxtls.reception.delivery import MailboxDelivery
 from moxtls.reception.observers import HistoryRecorder, VerdictDispatcher
 from moxtls.reception.recipients import Directory
 from moxtls.reception.reportaddresses import ReportAddresses
+from moxtls.reception.submission import Submission
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
 from moxtls.reporting.httpsupload import HTTPSCourier
@@ -89,7 +90,6 @@ from moxtls.reporting.suppression import bounceMailbox
 from moxtls.smtp.client.session import ClientSettings, addressEndpoint
 from moxtls.smtp.server.interfaces import IMessageDelivery
 from moxtls.smtp.types import Credentials, TLSMode
-from moxtls.submission import Submission
 from moxtls.tls.resulttype import certificateFailure
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource

@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from moxtls.authentication.cache import TTLCache
 from moxtls.authentication.dkim.signature import SignatureClaim
 from moxtls.authentication.dkim.verify import (
     DKIMCheck,
@@ -48,7 +49,6 @@ from moxtls.dns.fairshare import FairResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IResolver
-from moxtls.lru import TTLCache
 from moxtls.message.addresses import authorDomains
 from moxtls.message.header import Header, splitHeader, splitMessage
 from moxtls.message.trace import ClientInfo

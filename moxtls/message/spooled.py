@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_submission -*-
+# -*- test-case-name: tests.reception.test_submission -*-
 """
 Stores messages while they are received: in memory while they are small, else in an
 unnamed temporary file.

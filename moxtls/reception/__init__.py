@@ -1,4 +1,4 @@
 """
-Reception of mail from other hosts: authentication, DMARC enforcement and delivery
-into local mailboxes.
+Reception of mail from other hosts and of submissions: authentication, DMARC enforcement
+and delivery into local mailboxes.
 """

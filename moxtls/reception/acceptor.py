@@ -26,6 +26,7 @@ from moxtls.reception.message import IncomingMessage
 from moxtls.reception.observers import VerdictDispatcher
 from moxtls.reception.policy import Recipient
 from moxtls.reception.recipients import Directory, NotLocal
+from moxtls.reception.submission import addressOf
 from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import (
     RECIPIENT_OK,
@@ -34,7 +35,6 @@ from moxtls.smtp.server.interfaces import (
     IMessageDelivery,
 )
 from moxtls.smtp.types import Reply
-from moxtls.submission import addressOf
 
 NO_RELAY = Reply(550, "5.7.1", "Relaying denied: the domain isn't local")
 NO_SUCH_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.submission} and L{moxtls.message.spooled}.
+Tests for L{moxtls.reception.submission} and L{moxtls.message.spooled}.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from moxtls.interfaces import IQueue
 from moxtls.message.spooled import CHUNK, MAX_IN_MEMORY, SpooledMessage
 from moxtls.message.trace import MAX_HOPS, ClientInfo
 from moxtls.queue.types import Envelope, QueuedMessage
+from moxtls.reception.submission import Submission, envelopeOf
 from moxtls.smtp.server.data import InvalidMessage
 from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery
 from moxtls.smtp.server.syntax import MailParameters
 from moxtls.smtp.types import Reply
-from moxtls.submission import Submission, envelopeOf
 
 CLIENT = ClientInfo("127.0.0.1", "client.example")
 #: 2026-11-24T00:00:00Z

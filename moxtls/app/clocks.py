@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_clocks -*-
+# -*- test-case-name: tests.app.test_clocks -*-
 """
 A monotonic clock, and correction of delayed calls when the date is set.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_submission -*-
+# -*- test-case-name: tests.reception.test_submission -*-
 """
 Message submission (RFC 6409): accepts messages from local users for the queue.
 """

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.clocks}.
+Tests for L{moxtls.app.clocks}.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.clocks import DelayedCallCorrection, MonotonicClock
+from moxtls.app.clocks import DelayedCallCorrection, MonotonicClock
 
 reactor: Any = globalReactor
 
