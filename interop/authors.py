@@ -105,7 +105,7 @@ _PIECES = (
     *(" ", "\t", "\r\n ", "y @ b.example", "<x @ a.example>", '"x y"@a.example'),
     *("Y <y@a.example>", '"X, Y"', "(X (y) z)", "=?utf-8?q?X Y?="),
     *"\0\x01\x0b\x0c\r\n\x1b\x7f\x85\xa0\u200b\u2028\u202e",
-    # Characters that look like a semicolon, a dot, a comma, angle brackets or an @; letters.
+    # Lookalikes of a semicolon, a dot, a comma, angle brackets and @; letters.
     *"\u037e\u3002\uff0e\uff0c\uff1c\uff1e\uff20\ufffd\u00fc",
     "x@a.example.\u0440\u0444",
 )
