@@ -23,7 +23,7 @@ from moxtls.app.configfiles import ConfigFiles, faultsOf
 from moxtls.app.ports import raiseFileLimit
 from moxtls.app.preflight import examine
 from moxtls.app.service import Server, bindPorts, openStores
-from moxtls.config import InvalidConfig, together
+from moxtls.config import InvalidConfig, joinedErrors
 
 
 class Options(usage.Options):
@@ -94,15 +94,15 @@ def makeService(options: Options) -> IService:
             runAsEffectiveUser(*owner, examine, file)
             raise
         stores = partial(runAsEffectiveUser, *owner, openStores, configFiles)
-        wrong = together(faultsOf((partial(_tryPorts, configFiles), stores)))
+        wrong = joinedErrors(faultsOf((partial(_tryPorts, configFiles), stores)))
         if wrong is not None:
             raise wrong
         return TwistdServer(every, configFiles, durations=MonotonicClock(every))
 
 
 def _tryPorts(configFiles: ConfigFiles) -> None:
-    for door in bindPorts(configFiles).values():
-        door.close()
+    for port in bindPorts(configFiles).values():
+        port.close()
 
 
 def _owner(options: Options) -> tuple[int, int]:

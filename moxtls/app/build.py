@@ -164,7 +164,7 @@ class Components:
         self.configFiles = configFiles
         self.ledger = ledger
         self.trust = configFiles.trust()
-        self.practice = localPolicyOf(configFiles.config.dmarc)
+        self.localPolicy = localPolicyOf(configFiles.config.dmarc)
         self.resolver = ProbedResolver(
             reactor, Resolver(reactor, configFiles.servers(), DNSTransport(reactor).ask)
         )
@@ -227,7 +227,7 @@ class Components:
         return MessageAuthenticator(
             self.reactor,
             self.resolver,
-            self.practice,
+            self.localPolicy,
             hostname,
             offload or self.inThread,
             jitter,
@@ -296,7 +296,7 @@ class Components:
             configured.strangers,
             configured.perHour,
             configured.perDay,
-            self.practice.suffixes,
+            self.localPolicy.suffixes,
         )
         return FailureReporter(
             self.clock,
@@ -338,7 +338,7 @@ class Components:
             frozenset(dmarc.onlyTo),
             frozenset(reporting.notTo),
             dmarc.strangers,
-            self.practice.suffixes,
+            self.localPolicy.suffixes,
         )
         ledger = self.ledger
         return DMARCReportSource(
@@ -362,15 +362,15 @@ class Transports:
     The couriers of all transports.
     """
 
-    def __init__(self, base: Components, residence: MailboxStores) -> None:
+    def __init__(self, base: Components, mailboxStores: MailboxStores) -> None:
         config = base.configFiles.config
         self._base = base
         self._families = FAMILIES[config.delivery.families]
         direct = DirectCourier(base.deliveryContext(base.outcomes))
         self._https = HTTPSCourier(base.clock, base.https)
-        self._isLocal = residence.directory.isLocal
+        self._isLocal = mailboxStores.directory.isLocal
         self._local = LocalCourier(
-            base.reactor, residence.directory.find, residence.mailboxOf
+            base.reactor, mailboxStores.directory.find, mailboxStores.mailboxOf
         )
         self._transports: dict[str, ICourier] = {"direct": direct}
         for name in config.transports:
@@ -422,14 +422,14 @@ class Transports:
 
 
 def makeQueue(
-    base: Components, spool: SpoolExecutor, residence: MailboxStores
+    base: Components, spool: SpoolExecutor, mailboxStores: MailboxStores
 ) -> QueueService:
     """
     The queue service, with all its couriers.
     """
     config = base.configFiles.config
     hostname = config.hostname.ascii
-    outgoing = Transports(base, residence)
+    outgoing = Transports(base, mailboxStores)
     ledger = base.ledger
     observers = (
         ReportDeliveryTracker(base.clock, ledger.archive, ledger.suppressions),
@@ -444,7 +444,7 @@ def makeQueue(
         spool,
         outgoing.route,
         Settlement(hostname, newID),
-        ReportStatusNotifier(base.reactor, observers, residence.host, quietMailbox),
+        ReportStatusNotifier(base.reactor, observers, mailboxStores.host, quietMailbox),
         newID,
         jitter,
         GroupLimits(
@@ -507,7 +507,7 @@ class MailboxStores:
             return self._remote.mailboxOf(account)
         return self._files.mailboxOf(account)
 
-    def sweep(self) -> Deferred[None]:
+    def removeStaleTemp(self) -> Deferred[None]:
         """
         Remove incomplete files of an earlier process.
         """
@@ -533,7 +533,7 @@ class InboundServices:
     def __init__(
         self,
         base: Components,
-        residence: MailboxStores,
+        mailboxStores: MailboxStores,
         queue: IQueue,
         observers: tuple[IVerdictObserver, ...] = (),
     ) -> None:
@@ -552,16 +552,16 @@ class InboundServices:
             silent,
         )
         self._failures = base.failures(queue, silent)
-        self._audience = VerdictDispatcher(
+        self._dispatcher = VerdictDispatcher(
             base.clock,
             (self._recorder, self._failures, *observers),
             ledger.history,
             config.reporting.failures.enabled,
         )
-        self._correspondence = HistoryRecorder(
-            residence.directory, config.accounts, self._audience
+        self._historyRecorder = HistoryRecorder(
+            mailboxStores.directory, config.accounts, self._dispatcher
         )
-        aftermath = ReportDeliveryTracker(
+        deliveryTracker = ReportDeliveryTracker(
             base.clock, ledger.archive, ledger.suppressions
         )
         self._reportAddresses = ReportAddresses(
@@ -569,19 +569,19 @@ class InboundServices:
             base.resolver,
             (config.hostname, *config.domains),
             map(Address.parse, config.reporting.addresses),
-            residence.directory.equivalents,
-            base.practice.suffixes,
+            mailboxStores.directory.equivalents,
+            base.localPolicy.suffixes,
         )
-        self._house = LocalDomains(
+        self._localDomains = LocalDomains(
             config.hostname.ascii,
-            residence.directory,
+            mailboxStores.directory,
             config.accounts,
-            residence.mailboxOf,
+            mailboxStores.mailboxOf,
             config.postmaster.mailbox,
-            aftermath.bounced,
+            deliveryTracker.bounced,
             self._reportAddresses.include,
         )
-        self._delivery = MailboxDelivery(residence.mailboxOf, queue)
+        self._delivery = MailboxDelivery(mailboxStores.mailboxOf, queue)
         worker = Worker(base.reactor, "signatures", TIMEOUT, base.durations)
         self._verifier = SignatureVerifier(worker, base.inThread)
         self._checks = base.checks(self._verifier)
@@ -592,9 +592,9 @@ class InboundServices:
         """
         return Reception(
             self._base.reactor,
-            self._house,
+            self._localDomains,
             self._delivery,
-            self._audience,
+            self._dispatcher,
             self._checks if isChecked else None,
             newID,
             self._base.configFiles.data,
@@ -607,10 +607,10 @@ class InboundServices:
         return Submission(
             self._base.reactor,
             self._queue,
-            self._house.hostname,
+            self._localDomains.hostname,
             newID,
             self._base.configFiles.data,
-            self._correspondence.submitted,
+            self._historyRecorder.submitted,
         )
 
     def recorded(self) -> Deferred[None]:
@@ -618,7 +618,7 @@ class InboundServices:
         Fires when all verdicts given so far are in the ledger.
         """
         self._recorder.flush()
-        return Deferred.fromCoroutine(self._audience.finished())
+        return Deferred.fromCoroutine(self._dispatcher.finished())
 
     def stop(self) -> Deferred[None]:
         """

@@ -42,11 +42,11 @@ from moxtls.config import (
     LocalDomain,
     Purpose,
     Selector,
+    joinedErrors,
     quoted,
     read,
     remarks,
     serverAddress,
-    together,
 )
 from moxtls.dns.resolvconf import NameServer, systemNameServers
 from moxtls.domain import Domain
@@ -84,7 +84,7 @@ class ConfigFiles:
         @raise InvalidConfig: It can't be read, or all errors in it.
         """
         configFiles, faults = cls.readable(file)
-        wrong = together(faults)
+        wrong = joinedErrors(faults)
         if wrong is not None:
             raise wrong
         return configFiles
@@ -107,7 +107,9 @@ class ConfigFiles:
             raise InvalidConfig(str(file), "", "", "", "not TOML: not UTF-8") from None
         config, faults = read(text, str(file))
         if config is None:
-            raise together(faults) or InvalidConfig(str(file), "", "", "", "unusable")
+            raise joinedErrors(faults) or InvalidConfig(
+                str(file), "", "", "", "unusable"
+            )
         return cls(file, config), faults
 
     def path(self, text: str) -> Path:
@@ -384,7 +386,7 @@ class ConfigFiles:
 
         @raise InvalidConfig: All files that can't be used.
         """
-        wrong = together(faultsOf(self._files()))
+        wrong = joinedErrors(faultsOf(self._files()))
         if wrong is not None:
             raise wrong
 

@@ -19,7 +19,7 @@ from moxtls.app.configfiles import ConfigFiles, faultsOf
 from moxtls.app.ports import ListenerPorts, PortUnavailable
 from moxtls.app.privileges import ROOT, userName
 from moxtls.app.service import portFault
-from moxtls.config import InvalidConfig, Listener, together
+from moxtls.config import InvalidConfig, Listener, joinedErrors
 from moxtls.ledger import database
 from moxtls.ledger.database import sqliteFile
 from moxtls.queue import spool
@@ -41,7 +41,7 @@ def examine(file: Path) -> ConfigFiles:
         *_asOwner(configFiles, (configFiles.check, configFiles.checkFolders, *stores))
     ]
     found += faultsOf(ports)
-    wrong = together((*faults, *found))
+    wrong = joinedErrors((*faults, *found))
     if wrong is not None:
         raise wrong
     return configFiles

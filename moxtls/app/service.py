@@ -29,7 +29,7 @@ from moxtls.app.build import (
 from moxtls.app.configfiles import ConfigFiles, faultsOf
 from moxtls.app.ports import ListenerPorts, PortUnavailable
 from moxtls.authentication.dkim.sign import NoSubmitter
-from moxtls.config import InvalidConfig, Listener, ListenerTLS, quoted, together
+from moxtls.config import InvalidConfig, Listener, ListenerTLS, joinedErrors, quoted
 from moxtls.config import Service as ListenerService
 from moxtls.domain import Domain
 from moxtls.ipaddresses import parseIP
@@ -72,7 +72,7 @@ class Server(Service):
     queue: QueueService
     reports: ReportService
     dmarcReports: ReportService
-    residence: MailboxStores
+    mailboxStores: MailboxStores
     incoming: InboundServices
     _logins: Authenticator | None
 
@@ -133,11 +133,11 @@ class Server(Service):
             self._reactor, self._configFiles, self.ledger, self._clock, self._durations
         )
         self._stops.append(self.base.outcomes.stop)
-        self.residence = MailboxStores(self.base)
-        self._stops.append(self.residence.stop)
+        self.mailboxStores = MailboxStores(self.base)
+        self._stops.append(self.mailboxStores.stop)
         spool = ThreadedSpoolExecutor(self._reactor, self._configFiles.spool)
-        self.queue = makeQueue(self.base, spool, self.residence)
-        self.incoming = InboundServices(self.base, self.residence, self.queue)
+        self.queue = makeQueue(self.base, spool, self.mailboxStores)
+        self.incoming = InboundServices(self.base, self.mailboxStores, self.queue)
         self._stops.append(self.incoming.stop)
         self.reports = self.base.reports(self.queue)
         self.dmarcReports = self.base.reports(self.queue, ReportKind.DMARC)
@@ -189,7 +189,7 @@ class Server(Service):
         for part in parts:
             part.startService()
             self._stops.append(part.stopService)
-        self.residence.sweep()
+        self.mailboxStores.removeStaleTemp()
 
     def _warn(self, kind: str, submitter: Domain | NoSubmitter) -> None:
         if isinstance(submitter, NoSubmitter):
@@ -315,7 +315,7 @@ def bindPorts(configFiles: ConfigFiles) -> dict[str, ListenerPorts]:
             bound[name] = ListenerPorts(listener.address, listener.port)
         except PortUnavailable as error:
             faults.append(portFault(configFiles, name, error))
-    wrong = together(faults)
+    wrong = joinedErrors(faults)
     if wrong is not None:
         for each in bound.values():
             each.close()
@@ -347,7 +347,7 @@ def openStores(configFiles: ConfigFiles) -> None:
         configFiles.makeFolders,
         partial(_openLedger, configFiles),
     )
-    wrong = together(faultsOf((*steps, partial(_openSpool, configFiles))))
+    wrong = joinedErrors(faultsOf((*steps, partial(_openSpool, configFiles))))
     if wrong is not None:
         raise wrong
 

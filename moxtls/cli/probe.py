@@ -51,8 +51,8 @@ async def _probe(shell: Shell, arguments: argparse.Namespace) -> int:
 
 def _show(found: ProbeResult, shell: Shell) -> None:
     shell.output.table(HOSTS, map(_host, found.hosts), empty="No host was reached.")
-    for trouble in found.errors:
-        words = (trouble.host, trouble.status, trouble.text)
+    for error in found.errors:
+        words = (error.host, error.status, error.text)
         shell.output.line(" ".join(word for word in words if word))
     shell.output.line("")
     shell.output.table(

@@ -53,7 +53,7 @@ _PHASES = {
 }
 
 #: A report that may be due, and its draft or the reason why there is none.
-Found = tuple[ReportKind, ReportPeriod, ReportDraft | NoReport]
+Preview = tuple[ReportKind, ReportPeriod, ReportDraft | NoReport]
 
 
 def add(commands: Any) -> None:
@@ -153,7 +153,7 @@ async def _sent(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 async def _preview(shell: Shell, arguments: argparse.Namespace) -> int:
-    found: list[Found] = []
+    found: list[Preview] = []
     for kind, service in (await _services(shell, arguments)).items():
         periods = await service.pending(arguments.now)
         domains = dict.fromkeys(
@@ -186,7 +186,7 @@ def _previewed(
     return {**about, "destinations": draft.destinations, "report": report}
 
 
-def _previewLines(found: list[Found]) -> Iterator[str]:
+def _previewLines(found: list[Preview]) -> Iterator[str]:
     if not found:
         yield "No reports are due."
     for kind, period, draft in found:

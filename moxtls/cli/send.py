@@ -127,10 +127,10 @@ async def _note(shell: Shell, envelope: Envelope) -> None:
             "moxtls send: recording the recipients in the sender history failed"
         )
         return
-    audience = VerdictDispatcher(shell.reactor, (), history)
-    correspondence = HistoryRecorder(Directory(config), config.accounts, audience)
-    await correspondence.submitted("", envelope)
-    await audience.finished()
+    dispatcher = VerdictDispatcher(shell.reactor, (), history)
+    historyRecorder = HistoryRecorder(Directory(config), config.accounts, dispatcher)
+    await historyRecorder.submitted("", envelope)
+    await dispatcher.finished()
 
 
 def _user() -> str:

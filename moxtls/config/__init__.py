@@ -11,7 +11,7 @@ from moxtls.config.addresses import (
 )
 from moxtls.config.check import remarks
 from moxtls.config.describe import KeyDescription, describe
-from moxtls.config.errors import InvalidConfig, quoted, together
+from moxtls.config.errors import InvalidConfig, joinedErrors, quoted
 from moxtls.config.parse import parse, read
 from moxtls.config.types import (
     DKIM,
@@ -72,6 +72,7 @@ __all__ = [
     "Smarthost",
     "describe",
     "forwarders",
+    "joinedErrors",
     "lmtpAddress",
     "networkOrDomain",
     "parse",
@@ -80,5 +81,4 @@ __all__ = [
     "remarks",
     "serverAddress",
     "setting",
-    "together",
 ]

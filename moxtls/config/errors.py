@@ -56,7 +56,7 @@ class InvalidConfig(Exception):
         return f"{place}: {self.expected}" if place else self.expected
 
 
-def together(faults: Iterable[InvalidConfig]) -> InvalidConfig | None:
+def joinedErrors(faults: Iterable[InvalidConfig]) -> InvalidConfig | None:
     """
     Combine C{faults} into one exception, without duplicates; C{None} if there are
     none.

@@ -19,7 +19,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from moxtls.authentication.dkim.sign import Algorithm
 from moxtls.config.addresses import isNumeric
 from moxtls.config.check import inconsistencies
-from moxtls.config.errors import Inconsistency, InvalidConfig, quoted, together
+from moxtls.config.errors import Inconsistency, InvalidConfig, joinedErrors, quoted
 from moxtls.config.types import (
     TABLES,
     Config,
@@ -72,7 +72,7 @@ def parse(text: str, file: str) -> Config:
     @raise InvalidConfig: All errors in it.
     """
     config, faults = read(text, file)
-    wrong = together(faults)
+    wrong = joinedErrors(faults)
     if wrong is not None:
         raise wrong
     assert config is not None

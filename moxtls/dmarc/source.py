@@ -159,9 +159,9 @@ class DMARCReportSource:
         refusal = exclusionReason(period.domain, summary, self._settings)
         if refusal is not None:
             return _nothing(period, refusal)
-        trouble = await resolve(self._resolver, unreachableReason(submitter))
-        if trouble:
-            return _later(period, trouble)
+        reason = await resolve(self._resolver, unreachableReason(submitter))
+        if reason:
+            return _later(period, reason)
         wanted = await self._wanted(period, summary)
         if isinstance(wanted, NoReport):
             return wanted

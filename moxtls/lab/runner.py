@@ -103,12 +103,12 @@ async def run(
         except CannotListenError as error:
             raise LabUnusable(str(error)) from None
         showWorld(output, lab)
-        visit = _Visit(session, output)
-        await visit.mail()
+        mailing = _Mailing(session, output)
+        await mailing.mail()
         if options.once:
-            await visit.endDay()
-            return 1 if visit.isUnexpected else 0
-        await _commands(reactor, options, visit)
+            await mailing.endDay()
+            return 1 if mailing.isUnexpected else 0
+        await _commands(reactor, options, mailing)
         return 0
     finally:
         await session.close()
@@ -123,7 +123,7 @@ def _check(directory: Path) -> None:
         raise LabUnusable(f"{directory} isn't empty, and no lab")
 
 
-class _Visit:
+class _Mailing:
     """
     A run of the lab.
 
@@ -188,26 +188,28 @@ def _show(output: Output, reports: DayReports, isFirst: bool) -> None:
         showDifferences(output, reports.differences)
 
 
-async def _commands(reactor: IReactorTime, options: RunOptions, visit: _Visit) -> None:
+async def _commands(
+    reactor: IReactorTime, options: RunOptions, mailing: _Mailing
+) -> None:
     """
     Execute commands until one ends the run.
     """
     commands = Commands()
     with _listening(reactor, options, commands):
         while True:
-            visit.prompt()
+            mailing.prompt()
             command = await commands.get()
             if command.word == QUIT:
                 command.answer("")
                 return
-            await _obey(command, visit)
+            await _obey(command, mailing)
 
 
-async def _obey(command: Command, visit: _Visit) -> None:
+async def _obey(command: Command, mailing: _Mailing) -> None:
     if command.word == END_DAY:
-        command.answer(await visit.endDay())
+        command.answer(await mailing.endDay())
     elif command.word == MAIL:
-        await visit.mail()
+        await mailing.mail()
         command.answer("")
     else:
         command.answer("unknown command\n")

@@ -98,13 +98,13 @@ class VerdictDispatcher:
 
     async def _start(self, told: Callable[..., Deferred[None]], *what: Any) -> None:
         try:
-            telling = told(*what)
+            notifying = told(*what)
         except Exception:
             logUnlessOutage(self.log, "notification of a verdict observer failed")
             return
-        telling.addErrback(self._failed)
-        if not telling.called:
-            self._pending.add(telling)
+        notifying.addErrback(self._failed)
+        if not notifying.called:
+            self._pending.add(notifying)
             await self._pending.room()
 
     def _failed(self, failure: Failure) -> None:

@@ -73,8 +73,8 @@ class MessageFilter:
         self.authenticator.prefetch(client, sender)
 
     def message(self, client: ClientInfo, sender: str) -> IFilteredMessage:
-        examination = self.authenticator.startMessage(client, sender)
-        message = StreamingMessage(SpooledMessage(self._folder), examination)
+        authentication = self.authenticator.startMessage(client, sender)
+        message = StreamingMessage(SpooledMessage(self._folder), authentication)
         return FilteredMessage(self, client, sender, message)
 
 

@@ -1,0 +1,70 @@
+"""
+Sites: configurations with the files that they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from twisted.internet.testing import MemoryReactorClock
+
+from moxtls.app.configfiles import ConfigFiles
+
+HOSTNAME = "mail.example.org"
+
+
+class ThreadCallReactor(MemoryReactorClock):
+    """
+    One that threads may talk to.
+    """
+
+    def callFromThread(
+        self, callable: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> None:
+        callable(*args, **kwargs)
+
+
+def writeConfig(folder: Path, text: str = "") -> ConfigFiles:
+    """
+    @param text: What the configuration has beside a name.
+    """
+    file = folder / "moxtls.toml"
+    file.write_text(f'Hostname = "{HOSTNAME}"\n{text}')
+    return ConfigFiles.read(file)
+
+
+def ed25519Key() -> bytes:
+    """
+    A private key in PEM.
+    """
+    return Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+
+
+def lockedKey() -> bytes:
+    """
+    A private key in PEM, with a passphrase.
+    """
+    return Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"sesame")
+    )
+
+
+def rsaKey(bits: int) -> bytes:
+    """
+    A private key in PEM.
+    """
+    return generate_private_key(65537, bits).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
