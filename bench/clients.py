@@ -25,7 +25,7 @@ _ENVELOPE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class Workload:
     """
     What is sent.
 
@@ -70,7 +70,7 @@ def anyServer() -> ssl.SSLContext:
     return context
 
 
-def send(load: Load, count: int) -> None:
+def send(load: Workload, count: int) -> None:
     """
     Send C{count} messages, or as many more as make whole connections.
 
@@ -87,18 +87,18 @@ def send(load: Load, count: int) -> None:
         while left or running:
             while left and running < load.width:
                 left, running = left - 1, running + 1
-                _Lane(watch, load, ended).begin()
+                _Connection(watch, load, ended).begin()
             for key, _ in watch.select():
                 key.data()
 
 
-class _Lane:
+class _Connection:
     """
     One connection.
     """
 
     def __init__(
-        self, watch: selectors.BaseSelector, load: Load, ended: Callable[[], None]
+        self, watch: selectors.BaseSelector, load: Workload, ended: Callable[[], None]
     ) -> None:
         self._watch = watch
         self._load = load

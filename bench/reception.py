@@ -16,7 +16,7 @@ from itertools import product
 
 from bench import postfix
 from bench.children import child
-from bench.clients import Load, anyServer, message, send
+from bench.clients import Workload, anyServer, message, send
 from bench.identity import certify
 from bench.rounds import Entrant, compete, table
 from bench.settings import Effort, IReactor, main
@@ -87,7 +87,7 @@ SERVERS = (
 )
 
 
-def _entrant(server: Server, load: Load, effort: Effort) -> Entrant:
+def _entrant(server: Server, load: Workload, effort: Effort) -> Entrant:
     async def run(count: int) -> None:
         send(load, count)
 
@@ -99,7 +99,7 @@ async def _cell(
 ) -> None:
     tls = anyServer() if isSecure else None
     entrants = [
-        _entrant(server, Load(port, message(size), each, WIDTH, tls), effort)
+        _entrant(server, Workload(port, message(size), each, WIDTH, tls), effort)
         for server, port in ports.items()
     ]
     title = (

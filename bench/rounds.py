@@ -103,14 +103,14 @@ async def sideBySide(
     """
     left = count
 
-    async def lane() -> None:
+    async def worker() -> None:
         nonlocal left
         while left > 0:
             left -= 1
             await once()
 
-    lanes = [Deferred.fromCoroutine(lane()) for _ in range(min(width, count))]
-    await gatherResults(lanes, consumeErrors=True)
+    workers = [Deferred.fromCoroutine(worker()) for _ in range(min(width, count))]
+    await gatherResults(workers, consumeErrors=True)
 
 
 def table(contest: Contest) -> str:

@@ -193,8 +193,8 @@ class Ours:
 
         async def once() -> None:
             domain = next(domains)
-            parcel = BatchMessage("id", SENDER, (f"to@{domain}",), self._message, SIZE)
-            batch = Batch(domain, (parcel,))
+            message = BatchMessage("id", SENDER, (f"to@{domain}",), self._message, SIZE)
+            batch = Batch(domain, (message,))
             (result,) = await courier.deliver(batch, MemoryResultRecorder())
             assert result.ending is DeliveryStatus.DELIVERED, result
             # It remembers all that it was asked.

@@ -37,7 +37,7 @@ SETTINGS = ServerSettings(
 _LAST_OF_A_TURN = re.compile(rb"(?i)(?:\A|(?<=\n))(?:data|starttls|auth)\b[^\n]*\n")
 
 
-def turns(data: bytes) -> Iterator[bytes]:
+def rounds(data: bytes) -> Iterator[bytes]:
     """
     What a client sends before it waits.
     """

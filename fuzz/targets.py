@@ -34,10 +34,10 @@ def _server(data: bytes) -> None:
     The server's side of a conversation: how input is cut changes nothing, but
     where a client has to wait for an answer.
     """
-    from fuzz.conversation import converse, turns
+    from fuzz.conversation import converse, rounds
 
     step = 1 + (data[0] if data else 0)
-    whole = list(turns(data[1:]))
+    whole = list(rounds(data[1:]))
     pieces = [
         each[at : at + step] for each in whole for at in range(0, len(each), step)
     ]

@@ -21,9 +21,9 @@ from twisted.trial.unittest import TestCase
 from moxtls.app.service import Server
 from moxtls.dns.types import RRType
 from tests import MAX_WAIT
+from tests.configs import writeConfig
 from tests.dns.server import SOA, LoopbackServer
 from tests.queue.killing import quickDirectory
-from tests.sites import writeSite
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class ServerCase(TestCase):
         delivery = f"[Delivery]\nPort = {deliveryPort or closedPort()}\n"
         delivery += f"AllowOwnHosts = {str(allowOwnHosts).lower()}\n"
         resolver = f'[Resolver]\nServers = ["{self.dns.address}"]\n'
-        configFiles = writeSite(self.folder, f"{text}{delivery}{resolver}")
+        configFiles = writeConfig(self.folder, f"{text}{delivery}{resolver}")
         server = Server(reactor, configFiles)
         self.addCleanup(server.stopService)
         return server

@@ -19,7 +19,7 @@ TUESDAY = date(2026, 11, 24)
 days = st.dates(date(1970, 1, 1), date(2999, 12, 30))
 
 
-class CalendarTests(SynchronousTestCase):
+class DatesTests(SynchronousTestCase):
     """
     Tests for the functions of L{moxtls.dates}.
     """
@@ -76,7 +76,7 @@ class CalendarTests(SynchronousTestCase):
         self.assertEqual((read.tzinfo, int(read.timestamp())), (UTC, second))
 
 
-class ElapsedTests(SynchronousTestCase):
+class MonotonicTimeTests(SynchronousTestCase):
     """
     Tests for L{MonotonicTime}.
     """

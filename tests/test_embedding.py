@@ -24,9 +24,9 @@ from moxtls.dns.types import RRType
 from moxtls.interfaces import IReportSubmitter, IVerdictObserver
 from moxtls.ledger.memory import MemoryLedger
 from moxtls.message.mime import leafParts
+from tests.configs import ed25519Key
 from tests.dmarc.reports import parsed, texts
-from tests.reception.signed import HOST, STRANGER, message, resolver
-from tests.sites import ed25519Key
+from tests.reception.signed import HOST, OTHER_CLIENT, message, resolver
 from tests.smtp.stock import Connection, Delivery
 
 GUIDE = Path(moxtls.__file__).parents[1] / "docs" / "embedding.rst"
@@ -89,7 +89,7 @@ class ServerGuideTests(SynchronousTestCase):
         port, factory = self.clock.tcpServers[0][:2]
         self.assertEqual(port, 25)
         replies = []
-        for client, signers in ((HOST, ["a.example"]), (STRANGER, [])):
+        for client, signers in ((HOST, ["a.example"]), (OTHER_CLIENT, [])):
             connection = Connection(factory, client.address, client.helo)
             connection.begin("x@a.example", "anna")
             replies.append(connection.send(message("x@a.example", *signers)))
@@ -118,5 +118,5 @@ class ServerGuideTests(SynchronousTestCase):
             texts(report, "record/row/policy_evaluated/disposition"),
             strict=True,
         )
-        expected = {(HOST.address, "pass"), (STRANGER.address, "reject")}
+        expected = {(HOST.address, "pass"), (OTHER_CLIENT.address, "reject")}
         self.assertEqual(set(found), expected)

@@ -23,9 +23,9 @@ from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
 from tests import MAX_WAIT
 from tests.certificates import good
+from tests.configs import ed25519Key
 from tests.network import Postbox, Serving
 from tests.servers import ServerCase, closedPort, reactor
-from tests.sites import ed25519Key
 
 ROOT = Path(moxtls.__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"

@@ -228,7 +228,7 @@ class HTTPSTests(TestCase):
         self.assertIn(f"\r\nHost: {HOST}\r\n".encode(), request)
         self.assertIn(b"\r\nConnection: close\r\n", request)
 
-    async def test_post(self) -> None:
+    async def test_POST(self) -> None:
         """
         A body is sent with its type.
         """
@@ -283,7 +283,7 @@ class HTTPSTests(TestCase):
             assert isinstance(found, Response), (answer, found)
             self.assertEqual(found.body, b"hello", answer)
 
-    async def test_distrusted(self) -> None:
+    async def test_certificateRejected(self) -> None:
         """
         RFC 8461 3.3: nothing is sent to a server whose certificate won't do,
         and what is wrong with it is known.
@@ -447,7 +447,7 @@ class HTTPSTests(TestCase):
             await deferLater(IReactorTime(reactor), 0.001)
 
 
-class NoConnectionTests(SynchronousTestCase):
+class ConnectionFailureTests(SynchronousTestCase):
     """
     Tests for L{HTTPSClient} where it doesn't come to a connection.
     """

@@ -23,7 +23,7 @@ NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,4}", fullmatch=True)
 VALUES = st.from_regex(r"([!-:<-~]([!-:<-~ ]{0,8}[!-:<-~])?)?", fullmatch=True)
 
 
-class ReadTagsTests(SynchronousTestCase):
+class ParseTagListTests(SynchronousTestCase):
     """
     Tests for L{parseTagList}.
     """
@@ -89,7 +89,7 @@ class ReadTagsTests(SynchronousTestCase):
         self.assertFalse(any(";" in each for each in tags.values.values()))
 
 
-class ListedTests(SynchronousTestCase):
+class ColonListTests(SynchronousTestCase):
     """
     Tests for L{colonList}.
     """
@@ -103,7 +103,7 @@ class ListedTests(SynchronousTestCase):
         self.assertEqual(colonList("a:b:c:d", 2), ("a", "b", "c:d"))
 
 
-class DecodedTests(SynchronousTestCase):
+class DecodeBase64Tests(SynchronousTestCase):
     """
     Tests for L{decodeBase64}.
     """

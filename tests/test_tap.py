@@ -26,9 +26,9 @@ from moxtls.config import InvalidConfig
 from moxtls.queue.spool import InlineSpoolExecutor, Spool
 from moxtls.tap import Options, TwistdServer, makeService
 from tests import MAX_WAIT
+from tests.configs import HOSTNAME
 from tests.queue.killing import quickDirectory
 from tests.servers import closedPort
-from tests.sites import HOSTNAME
 
 ROOT = Path(moxtls.__file__).parents[1]
 TWISTD = "from twisted.scripts.twistd import run; run()"
@@ -171,7 +171,7 @@ class MakeServiceTests(TapCase):
         self.assertEqual(ran.call_args.args[:2], (12345, 54321))
 
 
-class OneLineTests(TapCase):
+class TwistdServerTests(TapCase):
     """
     Tests for L{TwistdServer}.
     """

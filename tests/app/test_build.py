@@ -39,11 +39,11 @@ from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.types import Batch, destinationOf
 from moxtls.reporting.httpsupload import HTTPSCourier
+from tests.configs import ThreadCallReactor, writeConfig
 from tests.queue.killing import quickDirectory
-from tests.sites import PatientReactor, writeSite
 
 
-class PracticeTests(SynchronousTestCase):
+class LocalPolicyTests(SynchronousTestCase):
     """
     Tests for L{localPolicyOf}.
     """
@@ -58,7 +58,7 @@ class PracticeTests(SynchronousTestCase):
         """
         Everything that is configured counts.
         """
-        practice = localPolicyOf(
+        localPolicy = localPolicyOf(
             DMARC(
                 legacy=True,
                 enforcement=DMARCPolicy.QUARANTINE,
@@ -67,13 +67,13 @@ class PracticeTests(SynchronousTestCase):
                 localPolicies={"B\u00fccher.example": DMARCPolicy.NONE},
             )
         )
-        self.assertIsNotNone(practice.suffixes)
-        self.assertEqual(practice.enforcement, DMARCPolicy.QUARANTINE)
-        self.assertEqual(practice.mailingLists, {Domain("list.example")})
-        self.assertEqual(practice.forwarderNetworks, (ip_network("192.0.2.0/24"),))
-        self.assertEqual(practice.forwarderDomains, {Domain("forwarder.example")})
+        self.assertIsNotNone(localPolicy.suffixes)
+        self.assertEqual(localPolicy.enforcement, DMARCPolicy.QUARANTINE)
+        self.assertEqual(localPolicy.mailingLists, {Domain("list.example")})
+        self.assertEqual(localPolicy.forwarderNetworks, (ip_network("192.0.2.0/24"),))
+        self.assertEqual(localPolicy.forwarderDomains, {Domain("forwarder.example")})
         expected = {Domain("xn--bcher-kva.example"): DMARCPolicy.NONE}
-        self.assertEqual(dict(practice.localPolicies), expected)
+        self.assertEqual(dict(localPolicy.localPolicies), expected)
 
 
 ACCOUNT = """
@@ -83,32 +83,32 @@ ACCOUNT = """
 """
 
 
-class ResidenceTests(SynchronousTestCase):
+class MailboxStoresTests(SynchronousTestCase):
     """
     Tests for L{MailboxStores}.
     """
 
     def base(self, text: str) -> Components:
-        configFiles = writeSite(quickDirectory(self), text)
+        configFiles = writeConfig(quickDirectory(self), text)
         configFiles.makeFolders()
         ledger = Ledger(None, configFiles.ledgerURL)
         self.addCleanup(ledger.stop)
-        reactor: IReactor = PatientReactor()  # type: ignore[assignment]
+        reactor: IReactor = ThreadCallReactor()  # type: ignore[assignment]
         return Components(reactor, configFiles, ledger, reactor)
 
-    def residence(self, text: str) -> MailboxStores:
-        residence = MailboxStores(self.base(text))
-        self.addCleanup(residence.stop)
-        return residence
+    def mailboxStores(self, text: str) -> MailboxStores:
+        mailboxStores = MailboxStores(self.base(text))
+        self.addCleanup(mailboxStores.stop)
+        return mailboxStores
 
     def test_files(self) -> None:
         """
         Accounts and the host have Maildirs; nobody else has.
         """
-        residence = self.residence(ACCOUNT)
-        self.assertIsInstance(residence.mailboxOf("anna"), Maildir)
-        self.assertIs(residence.host, residence.mailboxOf(HOST_ACCOUNT))
-        self.assertRaises(KeyError, residence.mailboxOf, "bob")
+        mailboxStores = self.mailboxStores(ACCOUNT)
+        self.assertIsInstance(mailboxStores.mailboxOf("anna"), Maildir)
+        self.assertIs(mailboxStores.host, mailboxStores.mailboxOf(HOST_ACCOUNT))
+        self.assertRaises(KeyError, mailboxStores.mailboxOf, "bob")
 
     def test_remote(self) -> None:
         """
@@ -116,11 +116,11 @@ class ResidenceTests(SynchronousTestCase):
         stays here.
         """
         text = '[LMTP]\nAddress = "/run/lmtp"\n' + ACCOUNT
-        residence = self.residence(text)
-        self.assertIsInstance(residence.mailboxOf("anna"), LMTPMailbox)
-        self.assertIsInstance(residence.host, Maildir)
+        mailboxStores = self.mailboxStores(text)
+        self.assertIsInstance(mailboxStores.mailboxOf("anna"), LMTPMailbox)
+        self.assertIsInstance(mailboxStores.host, Maildir)
 
-    def test_practice(self) -> None:
+    def test_localPolicy(self) -> None:
         """
         Checks follow the configuration.
         """
@@ -160,15 +160,15 @@ class RouteTests(SynchronousTestCase):
 
     def outgoing(self, text: str) -> Transports:
         folder = quickDirectory(self)
-        configFiles = writeSite(folder, text)
+        configFiles = writeConfig(folder, text)
         configFiles.makeFolders()
         ledger = Ledger(None, configFiles.ledgerURL)
         self.addCleanup(ledger.stop)
-        reactor: IReactor = PatientReactor()  # type: ignore[assignment]
+        reactor: IReactor = ThreadCallReactor()  # type: ignore[assignment]
         base = Components(reactor, configFiles, ledger, reactor)
-        residence = MailboxStores(base)
-        self.addCleanup(residence.stop)
-        return Transports(base, residence)
+        mailboxStores = MailboxStores(base)
+        self.addCleanup(mailboxStores.stop)
+        return Transports(base, mailboxStores)
 
     def route(self, outgoing: Transports, recipient: str) -> ICourier:
         return outgoing.route(Batch(destinationOf(recipient), ()))

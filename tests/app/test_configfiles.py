@@ -18,8 +18,8 @@ from moxtls.config import InvalidConfig
 from moxtls.dns.resolvconf import NameServer
 from moxtls.domain import Domain
 from tests.certificates import good, root
+from tests.configs import ed25519Key, lockedKey, rsaKey, writeConfig
 from tests.queue.killing import quickDirectory
-from tests.sites import ed25519Key, lockedKey, rsaKey, writeSite
 from tests.smtp.pem import writeCertificate
 
 LISTENER = """
@@ -44,7 +44,7 @@ AT_LISTENER = "[Listeners.a] "
 AT_RELAY = '[Transports.relay] PasswordFile = "password": '
 
 
-class SiteCase(SynchronousTestCase):
+class ConfigFilesCase(SynchronousTestCase):
     """
     A configFiles in a folder.
     """
@@ -65,7 +65,7 @@ class SiteCase(SynchronousTestCase):
         self.assertEqual(str(error), f"{self.folder / 'moxtls.toml'}: {said}")
 
 
-class ReadTests(SiteCase):
+class ReadTests(ConfigFilesCase):
     """
     Tests for L{ConfigFiles.read}.
     """
@@ -87,12 +87,12 @@ class ReadTests(SiteCase):
         """
         Relative paths are resolved against the folder of the file.
         """
-        configFiles = writeSite(self.folder, 'DataDirectory = "d"\n')
+        configFiles = writeConfig(self.folder, 'DataDirectory = "d"\n')
         self.assertEqual(configFiles.spool, self.folder / "d" / "queue")
         self.assertEqual(
             configFiles.ledgerURL, f"sqlite:///{self.folder}/d/ledger.sqlite"
         )
-        configFiles = writeSite(self.folder, 'DataDirectory = "/d"\n')
+        configFiles = writeConfig(self.folder, 'DataDirectory = "/d"\n')
         self.assertEqual(configFiles.data, Path("/d"))
 
     def test_ledger(self) -> None:
@@ -104,11 +104,11 @@ class ReadTests(SiteCase):
             ("sqlite:////x.sqlite", "sqlite:////x.sqlite"),
             ("postgresql://h/n", "postgresql://h/n"),
         ]:
-            configFiles = writeSite(self.folder, f'Ledger = "{url}"\n')
+            configFiles = writeConfig(self.folder, f'Ledger = "{url}"\n')
             self.assertEqual(configFiles.ledgerURL, whole)
 
 
-class FileTests(SiteCase):
+class FileTests(ConfigFilesCase):
     """
     Tests for files that can't be used: each is one line that names file,
     table, key, value and what was expected.
@@ -119,7 +119,7 @@ class FileTests(SiteCase):
         DKIM keys: there, a key, long enough (RFC 8301 3.2), and for the
         algorithm that is configured.
         """
-        configFiles = writeSite(self.folder, SELECTOR)
+        configFiles = writeConfig(self.folder, SELECTOR)
         gone = "cannot be used: No such file or directory"
         self.assertWrong(configFiles.check, AT_SELECTOR + gone)
         for pem, why in [
@@ -140,7 +140,7 @@ class FileTests(SiteCase):
         """
         A key that others have locked away.
         """
-        configFiles = writeSite(self.folder, SELECTOR)
+        configFiles = writeConfig(self.folder, SELECTOR)
         locked = patch.object(Path, "read_bytes", side_effect=PermissionError(13, "No"))
         with locked:
             self.assertWrong(configFiles.signers, AT_SELECTOR + "cannot be used: No")
@@ -149,7 +149,7 @@ class FileTests(SiteCase):
         """
         Certificates: there, with a key that is theirs.
         """
-        configFiles = writeSite(self.folder, LISTENER)
+        configFiles = writeConfig(self.folder, LISTENER)
         gone = "cannot be used: No such file or directory"
         certificate, key = 'CertificateFile = "cert.pem": ', 'KeyFile = "key.pem": '
         self.assertWrong(configFiles.check, AT_LISTENER + certificate + gone)
@@ -179,10 +179,10 @@ class FileTests(SiteCase):
         domain += 'KeyFile = "d/key.pem"\n'
         at = '[Domains.example.org] CertificateFile = "d/cert.pem": '
         gone = "cannot be used: No such file or directory"
-        self.assertWrong(writeSite(self.folder, domain).check, at + gone)
+        self.assertWrong(writeConfig(self.folder, domain).check, at + gone)
         writeCertificate(self.folder / "d", "example.org")
         writeCertificate(self.folder, "mx.example")
-        configFiles = writeSite(self.folder, LISTENER + domain)
+        configFiles = writeConfig(self.folder, LISTENER + domain)
         given: list[tuple[object, ...]] = []
         with patch.object(
             module, "ReloadingContext", lambda *those: given.append(those)
@@ -193,14 +193,14 @@ class FileTests(SiteCase):
             for folder in (self.folder, self.folder / "d")
         )
         self.assertEqual(given[-1], (*own, (theirs,)))
-        configFiles = writeSite(self.folder, LISTENER)
+        configFiles = writeConfig(self.folder, LISTENER)
         self.assertIsNotNone(configFiles.tls("a", configFiles.config.listeners["a"]))
 
     def test_roots(self) -> None:
         """
         Roots to trust: there, and at least one.
         """
-        configFiles = writeSite(self.folder, 'CAFile = "ca.pem"\n')
+        configFiles = writeConfig(self.folder, 'CAFile = "ca.pem"\n')
         at = 'CAFile = "ca.pem": '
         self.assertWrong(
             configFiles.check, at + "cannot be used: No such file or directory"
@@ -218,15 +218,15 @@ class FileTests(SiteCase):
         A named pipe as CAFile is refused: reading it could take for ever.
         """
         os.mkfifo(self.folder / "ca.pem")
-        site = writeSite(self.folder, 'CAFile = "ca.pem"\n')
+        configFiles = writeConfig(self.folder, 'CAFile = "ca.pem"\n')
         at = 'CAFile = "ca.pem": '
-        self.assertWrong(site.check, at + "cannot be used: not a regular file")
+        self.assertWrong(configFiles.check, at + "cannot be used: not a regular file")
 
     def test_passwords(self) -> None:
         """
         A smarthost's password: the first line of a file that is there.
         """
-        configFiles = writeSite(self.folder, RELAY)
+        configFiles = writeConfig(self.folder, RELAY)
         gone = "cannot be used: No such file or directory"
         self.assertWrong(configFiles.check, AT_RELAY + gone)
         for content, why in [
@@ -244,7 +244,7 @@ class FileTests(SiteCase):
         A user's password must be the output of the command that makes it, and isn't
         printed.
         """
-        configFiles = writeSite(self.folder, '[Users]\nalice = "sesame"\n')
+        configFiles = writeConfig(self.folder, '[Users]\nalice = "sesame"\n')
         expected = 'expected the output of "moxtls config password"'
         self.assertWrong(configFiles.check, f"[Users] alice: {expected}")
 
@@ -253,10 +253,10 @@ class FileTests(SiteCase):
         A data directory that can't be made.
         """
         self.write("file", b"")
-        configFiles = writeSite(self.folder, 'DataDirectory = "file/data"\n')
+        configFiles = writeConfig(self.folder, 'DataDirectory = "file/data"\n')
         why = 'DataDirectory = "file/data": cannot be used: Not a directory'
         self.assertWrong(configFiles.makeFolders, why)
-        configFiles = writeSite(self.folder)
+        configFiles = writeConfig(self.folder)
         self.assertWrong(
             configFiles.secret,
             'DataDirectory = "data": secret cannot be used: No such file or directory',
@@ -266,7 +266,7 @@ class FileTests(SiteCase):
         """
         Files that are made are readable by their owner only, and the secret is kept.
         """
-        configFiles = writeSite(self.folder)
+        configFiles = writeConfig(self.folder)
         configFiles.makeFolders()
         secret = configFiles.secret()
         self.assertEqual(len(secret), 32)
@@ -278,7 +278,7 @@ class FileTests(SiteCase):
             self.assertEqual(path.stat().st_mode & 0o777, mode)
 
 
-class ResolverTests(SiteCase):
+class ResolverTests(ConfigFilesCase):
     """
     Tests for L{ConfigFiles.servers}.
     """
@@ -287,7 +287,7 @@ class ResolverTests(SiteCase):
         """
         Servers of the configuration, and which of them are trusted.
         """
-        configFiles = writeSite(
+        configFiles = writeConfig(
             self.folder,
             "[Resolver]\n"
             'Servers = ["192.0.2.1", "192.0.2.2:5353"]\nTrusted = ["192.0.2.2:5353"]\n',
@@ -301,7 +301,7 @@ class ResolverTests(SiteCase):
         """
         Else those of the system, or one on this host.
         """
-        configFiles = writeSite(self.folder)
+        configFiles = writeConfig(self.folder)
         for text, servers in [
             (b"nameserver 192.0.2.1\n", (NameServer("192.0.2.1"),)),
             (b"\xff\n", (NameServer("127.0.0.1"),)),
@@ -312,7 +312,7 @@ class ResolverTests(SiteCase):
             self.assertEqual(configFiles.servers(), (NameServer("127.0.0.1"),))
 
 
-class SubmitterTests(SiteCase):
+class SubmitterTests(ConfigFilesCase):
     """
     Tests for L{ConfigFiles.submitter} (RFC 8460 3).
     """
@@ -323,7 +323,7 @@ class SubmitterTests(SiteCase):
         there is none, why.
         """
         self.write("s.pem", rsaKey(1024))
-        configFiles = writeSite(self.folder, SELECTOR)
+        configFiles = writeConfig(self.folder, SELECTOR)
         self.assertEqual(configFiles.submitter, Domain("example.org"))
         for text, why in [
             ("", "neither mail.example.org nor a parent of it is configured"),
@@ -333,12 +333,12 @@ class SubmitterTests(SiteCase):
             ),
             ('[Domains."example.org"]\n', "example.org has no DKIM selector"),
         ]:
-            reason = writeSite(self.folder, text).submitter
+            reason = writeConfig(self.folder, text).submitter
             assert isinstance(reason, NoSubmitter)
             self.assertIn(why, str(reason))
 
 
-class DMARCSubmitterTests(SiteCase):
+class DMARCSubmitterTests(ConfigFilesCase):
     """
     Tests for L{ConfigFiles.dmarcSubmitter} (RFC 9990 3.5.2).
     """
@@ -363,6 +363,6 @@ class DMARCSubmitterTests(SiteCase):
             (other, "is configured"),
             (off + SELECTOR, "is switched off"),
         ]:
-            found = writeSite(self.folder, text).dmarcSubmitter
+            found = writeConfig(self.folder, text).dmarcSubmitter
             self.assertIn(expected, str(found), text)
             self.assertEqual(isinstance(found, NoSubmitter), " " in expected)

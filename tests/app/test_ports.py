@@ -30,7 +30,7 @@ from tests.network import Postbox
 from tests.smtp.pem import writeCertificate
 
 
-class FilesTests(SynchronousTestCase):
+class RaiseFileLimitTests(SynchronousTestCase):
     """
     Tests for L{raiseFileLimit}.
     """
@@ -70,7 +70,7 @@ class FilesTests(SynchronousTestCase):
         raiseFileLimit()
 
 
-class DoorTests(SynchronousTestCase):
+class BoundPortTests(SynchronousTestCase):
     """
     Tests for L{BoundPort} before it is opened; what comes then is shown by
     L{tests.app.test_service}.
@@ -80,10 +80,10 @@ class DoorTests(SynchronousTestCase):
         """
         A port is taken as soon as there is a door; a second one is refused.
         """
-        door = BoundPort("127.0.0.1", 0)
-        self.assertRaises(OSError, BoundPort, "127.0.0.1", door.port)
-        self.successResultOf(door.close())
-        self.successResultOf(BoundPort("127.0.0.1", door.port).close())
+        port = BoundPort("127.0.0.1", 0)
+        self.assertRaises(OSError, BoundPort, "127.0.0.1", port.port)
+        self.successResultOf(port.close())
+        self.successResultOf(BoundPort("127.0.0.1", port.port).close())
 
     def test_waiting(self) -> None:
         """
@@ -91,11 +91,11 @@ class DoorTests(SynchronousTestCase):
         """
         for address in ("127.0.0.1", "::1"):
             try:
-                door = BoundPort(address, 0)
+                port = BoundPort(address, 0)
             except OSError:
                 continue  # a machine without IPv6
-            with socket.create_connection((address, door.port), 5):
-                self.successResultOf(door.close())
+            with socket.create_connection((address, port.port), 5):
+                self.successResultOf(port.close())
 
     def test_elsewhere(self) -> None:
         """
@@ -125,9 +125,9 @@ class DoorTests(SynchronousTestCase):
         """
         A mapped address is the IPv4 address.
         """
-        door = BoundPort("::ffff:127.0.0.1", 0)
-        with socket.create_connection(("127.0.0.1", door.port), 5):
-            self.successResultOf(door.close())
+        port = BoundPort("::ffff:127.0.0.1", 0)
+        with socket.create_connection(("127.0.0.1", port.port), 5):
+            self.successResultOf(port.close())
 
     def test_turnedAway(self) -> None:
         """
@@ -200,9 +200,9 @@ class ListenerPortsTests(SynchronousTestCase):
         An address that isn't this host's can't be had, whatever others there are,
         whose ports are given back.
         """
-        door = BoundPort("127.0.0.1", 0)
-        door.close()
+        port = BoundPort("127.0.0.1", 0)
+        port.close()
         addresses = ["127.0.0.1", "192.0.2.1"]
-        error = self.assertRaises(PortUnavailable, ListenerPorts, addresses, door.port)
+        error = self.assertRaises(PortUnavailable, ListenerPorts, addresses, port.port)
         self.assertEqual(error.address, "192.0.2.1")
-        self.successResultOf(BoundPort("127.0.0.1", door.port).close())
+        self.successResultOf(BoundPort("127.0.0.1", port.port).close())

@@ -40,11 +40,11 @@ from moxtls.smtp.server.interfaces import ListenerSettings
 from moxtls.workers.process import WorkerLost
 from tests import MAX_WAIT
 from tests.certificates import good
+from tests.configs import HOSTNAME, writeConfig
 from tests.dns.server import Trick
 from tests.ledger.values import MONDAY, ORG, report
 from tests.network import Postbox, Serving
 from tests.servers import RECEPTION, SUBMISSION, ServerCase, closedPort, reactor
-from tests.sites import HOSTNAME, writeSite
 from tests.smtp.pem import writeCertificate
 from tests.smtp.scramclient import ScramClient
 
@@ -763,8 +763,8 @@ class StoppingTests(ServerCase):
         ended: list[Deferred[None]] = []
         close = BoundPort.close
 
-        def slowly(door: BoundPort) -> Deferred[None]:
-            began.append(close(door))
+        def slowly(port: BoundPort) -> Deferred[None]:
+            began.append(close(port))
             ended.append(Deferred())
             return ended[-1]
 
@@ -820,7 +820,7 @@ class StoppingTests(ServerCase):
         server.startService()
 
 
-class RehearsalTests(ServerCase):
+class PreflightTests(ServerCase):
     """
     Tests for L{bindPorts} and L{openStores}, by which twistd tries a start.
     """
@@ -834,7 +834,7 @@ class RehearsalTests(ServerCase):
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             number = taken.getsockname()[1]
-            configFiles = writeSite(
+            configFiles = writeConfig(
                 self.folder, f"{SUBMISSION}[Listeners.b]\nPort = {number}\n"
             )
             error = self.assertRaises(InvalidConfig, bindPorts, configFiles)
@@ -855,7 +855,7 @@ class RehearsalTests(ServerCase):
                     f'[Listeners.{name}]\nPort = {number}\nAddress = "{address}"\n'
                     for name, address in (("a", "127.0.0.1"), ("b", "127.0.0.2"))
                 )
-                configFiles = writeSite(self.folder, tables)
+                configFiles = writeConfig(self.folder, tables)
                 error = self.assertRaises(InvalidConfig, bindPorts, configFiles)
         first, second = str(error).split("\n")
         self.assertIn("[Listeners.a] Port", first)
@@ -865,7 +865,7 @@ class RehearsalTests(ServerCase):
         """
         Stores are opened and closed again, so that a start can follow.
         """
-        configFiles = writeSite(self.folder)
+        configFiles = writeConfig(self.folder)
         openStores(configFiles)
         openStores(configFiles)
         other = InlineSpoolExecutor(configFiles.spool)

@@ -33,8 +33,8 @@ from moxtls.tasks import OVERDUE
 from tests.reception.signed import (
     BODY,
     HOST,
+    OTHER_CLIENT,
     RELAY,
-    STRANGER,
     message,
     resolver,
     signer,
@@ -45,7 +45,7 @@ PASS, FAIL, NONE = AuthResult.PASS, AuthResult.FAIL, AuthResult.NONE
 TEMPERROR, PERMERROR = AuthResult.TEMPERROR, AuthResult.PERMERROR
 LARGE = b"x" * 70 + b"\r\n"
 
-Verifying = Callable[[], tuple[DKIMResult, ...]]
+VerificationJob = Callable[[], tuple[DKIMResult, ...]]
 
 
 class CheckCase(SynchronousTestCase):
@@ -57,7 +57,7 @@ class CheckCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1_800_000_000)
         self.dns = resolver()
-        self.offloaded: list[Verifying] = []
+        self.offloaded: list[VerificationJob] = []
         self.checks = MessageAuthenticator(
             self.clock,
             self.dns,
@@ -67,11 +67,11 @@ class CheckCase(SynchronousTestCase):
             lambda: 0.5,
         )
 
-    def offload(self, verifying: Verifying) -> Deferred[tuple[DKIMResult, ...]]:
-        self.offloaded.append(verifying)
-        return succeed(verifying())
+    def offload(self, job: VerificationJob) -> Deferred[tuple[DKIMResult, ...]]:
+        self.offloaded.append(job)
+        return succeed(job())
 
-    def findings(
+    def outcome(
         self, text: bytes, client: ClientInfo = HOST, sender: str = "x@a.example"
     ) -> AuthenticationOutcome:
         """
@@ -83,20 +83,20 @@ class CheckCase(SynchronousTestCase):
         """
         A message of which the header is there.
         """
-        examination = self.checks.startMessage(HOST, sender)
-        examination.begin(splitHeader(text[: headerEnd(text)]))
-        return examination
+        authentication = self.checks.startMessage(HOST, sender)
+        authentication.begin(splitHeader(text[: headerEnd(text)]))
+        return authentication
 
     def finished(
-        self, examination: MessageAuthentication, body: bytes = BODY
+        self, authentication: MessageAuthentication, body: bytes = BODY
     ) -> Deferred[AuthenticationOutcome]:
         """
         Its message is complete.
         """
-        return Deferred.fromCoroutine(examination.finish([body]))
+        return Deferred.fromCoroutine(authentication.finish([body]))
 
 
-class FindingsTests(CheckCase):
+class AuthenticateTests(CheckCase):
     """
     Tests for L{authenticate}.
     """
@@ -105,7 +105,7 @@ class FindingsTests(CheckCase):
         """
         All methods have their results, and the verdict follows from them.
         """
-        found = self.findings(message("X <x@A.example>", "a.example", "relay.example"))
+        found = self.outcome(message("X <x@A.example>", "a.example", "relay.example"))
         authentication = found.authentication
         self.assertEqual(authentication.address, HOST.address)
         self.assertEqual(authentication.iprev.name, "mail.a.example")
@@ -121,8 +121,10 @@ class FindingsTests(CheckCase):
         """
         Results for other domains don't count for the author's.
         """
-        found = self.findings(
-            message("x@a.example", "stranger.example"), STRANGER, "x@stranger.example"
+        found = self.outcome(
+            message("x@a.example", "stranger.example"),
+            OTHER_CLIENT,
+            "x@stranger.example",
         )
         self.assertEqual(found.authentication.spf.status, PASS)
         self.assertEqual(found.verdict.status, FAIL)
@@ -133,7 +135,7 @@ class FindingsTests(CheckCase):
         With an empty MAIL FROM, HELO takes its place (RFC 7208 2.4), and is looked up
         once.
         """
-        self.findings(message("x@a.example"), RELAY, "")
+        self.outcome(message("x@a.example"), RELAY, "")
         self.assertEqual(self.dns.asked.count(("relay.example", RRType.TXT)), 1)
 
     def test_noAuthor(self) -> None:
@@ -145,7 +147,7 @@ class FindingsTests(CheckCase):
             ("x@a.example, y@q.example", FromField.READ),
             ("nobody", FromField.UNREADABLE),
         ):
-            found = self.findings(message(author, "a.example"))
+            found = self.outcome(message(author, "a.example"))
             self.assertEqual(found.authors.state, state)
             self.assertIsNone(found.verdict.discovery)
             self.assertEqual(found.authentication.dkim[0].status, PASS)
@@ -157,14 +159,14 @@ class FindingsTests(CheckCase):
         Any bytes come to something.
         """
         for text in (b"", b"\r\n", b"\r\n\r\n", b"x", b"From: x@a.example\r\n"):
-            found = self.findings(text)
+            found = self.outcome(text)
             self.assertEqual(found.authentication.dkim, ())
 
     def test_notes(self) -> None:
         """
         Each step is told: what passed, what was published, what is aligned.
         """
-        found = self.findings(message("x@a.example", "a.example", "relay.example"))
+        found = self.outcome(message("x@a.example", "a.example", "relay.example"))
         notes = "\n".join(found.notes)
         for each in (
             "iprev: pass: 192.0.2.1 is mail.a.example",
@@ -177,7 +179,7 @@ class FindingsTests(CheckCase):
             "DMARC: pass: policy reject, disposition none",
         ):
             self.assertIn(each, notes)
-        found = self.findings(message("x, y@a-"), STRANGER, "")
+        found = self.outcome(message("x, y@a-"), OTHER_CLIENT, "")
         notes = "\n".join(found.notes)
         self.assertIn("DKIM: none", notes)
         self.assertIn(f"From: {FromField.UNREADABLE}", notes)
@@ -188,7 +190,7 @@ class FindingsTests(CheckCase):
         """
         self.dns.put("_dmarc.a.example", RRType.TXT, "v=DMARC1; p=reject; t=y")
         text = message("x@a.example", "a.example") + b"more\r\n"
-        notes = "\n".join(self.findings(text, STRANGER).notes)
+        notes = "\n".join(self.outcome(text, OTHER_CLIENT).notes)
         self.assertIn("DKIM: fail: d=a.example s=s", notes)
         self.assertIn("the body was changed", notes)
         self.assertIn("DMARC: no aligned identifier passes", notes)
@@ -208,11 +210,11 @@ class TimeTests(CheckCase):
         self.checks.prefetch(HOST, "x@a.example")
         self.assertIn(("a.example", RRType.TXT), self.dns.asked)
         self.assertIn(("1.2.0.192.in-addr.arpa", RRType.PTR), self.dns.asked)
-        examination = self.coming(message("x@a.example", "a.example"))
+        authentication = self.coming(message("x@a.example", "a.example"))
         self.assertIn((signer("a.example").recordName, RRType.TXT), self.dns.asked)
         self.assertIn(("_dmarc.a.example", RRType.TXT), self.dns.asked)
         count = len(self.dns.asked)
-        found = self.successResultOf(self.finished(examination))
+        found = self.successResultOf(self.finished(authentication))
         self.assertEqual(found.verdict.status, PASS)
         self.assertEqual(len(self.dns.asked), count)
 
@@ -231,8 +233,8 @@ class TimeTests(CheckCase):
         for those in (hanging, *([each] for each in hanging)):
             for name, kind in those:
                 self.dns.hang(name, kind)
-            examination = self.coming(message("x@a.example", "a.example"))
-            waiting = self.finished(examination)
+            authentication = self.coming(message("x@a.example", "a.example"))
+            waiting = self.finished(authentication)
             self.clock.advance(MAX_WAIT - 1)
             self.assertNoResult(waiting)
             self.clock.advance(1)
@@ -272,30 +274,30 @@ class TimeTests(CheckCase):
         forged = text.replace(b"Subject: hello", b"Subject: pay me")
         self.dns.hang(signer("stranger.example").recordName, RRType.TXT)
         for large in (b"", LARGE * 1000):
-            examination = self.checks.startMessage(STRANGER, "x@nobody.example")
+            authentication = self.checks.startMessage(OTHER_CLIENT, "x@nobody.example")
             end = headerEnd(forged)
-            examination.begin(splitHeader(forged[:end]))
+            authentication.begin(splitHeader(forged[:end]))
             body = forged[end + 2 :] + large
-            waiting = self.finished(examination, body)
+            waiting = self.finished(authentication, body)
             self.clock.advance(MAX_WAIT)
             found = self.successResultOf(waiting)
             statuses = [each.status for each in found.authentication.dkim]
             self.assertCountEqual(statuses, [TEMPERROR, FAIL])
             self.assertEqual(found.verdict.disposition, DMARCPolicy.REJECT)
 
-    def test_verifying(self) -> None:
+    def test_verificationJob(self) -> None:
         """
         The time of verification doesn't suspend a policy, as any client can keep a
         host busy.
         """
-        verifying: Deferred[tuple[DKIMResult, ...]] = Deferred()
-        self.checks.offload = lambda work: verifying.addCallback(lambda _: work())
+        job: Deferred[tuple[DKIMResult, ...]] = Deferred()
+        self.checks.offload = lambda work: job.addCallback(lambda _: work())
         text = message("x@a.example", "a.example", body=LARGE * 1000)
         forged = text.replace(b"Subject: hello", b"Subject: pay me")
-        waiting = authenticate(self.checks, STRANGER, "x@nobody.example", [forged])
+        waiting = authenticate(self.checks, OTHER_CLIENT, "x@nobody.example", [forged])
         self.clock.advance(10 * MAX_WAIT)
         self.assertNoResult(waiting)
-        verifying.callback(())
+        job.callback(())
         found = self.successResultOf(waiting)
         self.assertEqual(found.authentication.dkim[0].status, FAIL)
         self.assertEqual(found.verdict.disposition, DMARCPolicy.REJECT)
@@ -310,10 +312,10 @@ class TimeTests(CheckCase):
         self.dns.put(
             signer("sub.a.example").recordName, RRType.TXT, signer("a.example").record
         )
-        examination = self.checks.startMessage(STRANGER, "x@stranger.example")
+        authentication = self.checks.startMessage(OTHER_CLIENT, "x@stranger.example")
         end = headerEnd(text)
-        examination.begin(splitHeader(text[:end]))
-        waiting = self.finished(examination)
+        authentication.begin(splitHeader(text[:end]))
+        waiting = self.finished(authentication)
         self.clock.advance(MAX_WAIT)
         verdict = self.successResultOf(waiting).verdict
         self.assertEqual(verdict.status, TEMPERROR)
@@ -388,7 +390,7 @@ class MemoryTests(CheckCase):
         """
 
         def status() -> AuthResult:
-            return self.findings(message("x@a.example"), STRANGER).verdict.status
+            return self.outcome(message("x@a.example"), OTHER_CLIENT).verdict.status
 
         self.dns.fail("_dmarc.a.example", RRType.TXT)
         self.assertEqual(status(), TEMPERROR)
@@ -419,7 +421,7 @@ class MemoryTests(CheckCase):
         ):
             self.clock.advance(CACHE_TTL + 1)
             self.dns.put("_dmarc.a.example", RRType.TXT, record)
-            found = self.findings(message("x@a.example"), STRANGER)
+            found = self.outcome(message("x@a.example"), OTHER_CLIENT)
             self.assertEqual(found.verdict.disposition, disposition)
             self.assertEqual(len(drawn), count)
 
@@ -428,11 +430,11 @@ class MemoryTests(CheckCase):
         Only so many are remembered.
         """
         for number in range(MAX_CACHED + 1):
-            self.checks.prefetch(STRANGER, f"{number}@x.example")
+            self.checks.prefetch(OTHER_CLIENT, f"{number}@x.example")
         self.assertEqual(len(self.checks._connections), MAX_CACHED)
 
 
-class StrangerTests(CheckCase):
+class LookupLimitTests(CheckCase):
     """
     Limits on the lookups that a client can cause.
     """
@@ -449,10 +451,10 @@ class StrangerTests(CheckCase):
         A client with many unanswered lookups doesn't delay those for other clients.
         """
         for number in range(MAX_QUERIES_PER_CLIENT + 5):
-            self.hanging(STRANGER, number)
+            self.hanging(OTHER_CLIENT, number)
         asked = [name for name, _ in self.dns.asked if name.endswith("slow.example")]
         self.assertEqual(len(asked), MAX_QUERIES_PER_CLIENT)
-        self.assertEqual(self.findings(message("x@a.example")).verdict.status, PASS)
+        self.assertEqual(self.outcome(message("x@a.example")).verdict.status, PASS)
 
     def test_forgotten(self) -> None:
         """
@@ -471,7 +473,7 @@ class StrangerTests(CheckCase):
         """
         It is told whether something took too long.
         """
-        found = self.findings(message("x@a.example"))
+        found = self.outcome(message("x@a.example"))
         self.assertFalse(found.isOverdue)
         self.dns.hang("_dmarc.a.example", RRType.TXT)
         self.clock.advance(CACHE_TTL + 1)
@@ -511,7 +513,7 @@ class StrangerTests(CheckCase):
             )
         text = message(f"x@z.{deep}.bad.example", *signed)
         client = ClientInfo("203.0.113.1", "helo.bad.example")
-        self.findings(text, client, "x@bad.example")
+        self.outcome(text, client, "x@bad.example")
         self.assertLess(len(self.dns.asked), 400)
 
 
@@ -527,7 +529,7 @@ class VerifyTests(CheckCase):
         """
         for signers in (("a.example",), ("a.example", "q.example", "relay.example")):
             self.offloaded.clear()
-            found = self.findings(message("x@a.example", *signers))
+            found = self.outcome(message("x@a.example", *signers))
             self.assertEqual(len(self.offloaded), 1)
             results = [each.status for each in found.authentication.dkim]
             self.assertEqual(results, [PASS] * len(signers))
@@ -538,7 +540,7 @@ class VerifyTests(CheckCase):
         """
         self.dns.remove(signer("q.example").recordName, RRType.TXT)
         for signers in ((), ("q.example",)):
-            found = self.findings(message("x@a.example", *signers))
+            found = self.outcome(message("x@a.example", *signers))
             self.assertEqual(self.offloaded, [])
             results = [each.status for each in found.authentication.dkim]
             self.assertEqual(results, [PERMERROR] * len(signers))
@@ -548,9 +550,9 @@ class VerifyTests(CheckCase):
         If something of ours is broken, that is a temporary error, is logged,
         and nothing is decided: what can't be verified now can be later.
         """
-        self.checks.offload = lambda verifying: fail(OSError("no thread"))
+        self.checks.offload = lambda job: fail(OSError("no thread"))
         body = LARGE * 1000
-        found = self.findings(message("x@a.example", "a.example", body=body))
+        found = self.outcome(message("x@a.example", "a.example", body=body))
         self.assertEqual(found.authentication.dkim[0].status, TEMPERROR)
         self.assertTrue(found.isOverdue)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)

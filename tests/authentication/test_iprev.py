@@ -96,9 +96,9 @@ class IPRevTests(SynchronousTestCase):
         """
         names = [f"host{each}.example" for each in range(100)]
         self.dns.put(REVERSE, RRType.PTR, *names)
-        inquiry = checkIPRev("192.0.2.3")
-        (question,) = next(inquiry)
-        questions = inquiry.send((self.answer(question),))
+        lookups = checkIPRev("192.0.2.3")
+        (question,) = next(lookups)
+        questions = lookups.send((self.answer(question),))
         self.assertEqual([each.name for each in questions], names[:MAX_PTR_NAMES])
 
     def test_noAddress(self) -> None:

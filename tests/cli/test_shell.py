@@ -30,7 +30,7 @@ from moxtls.interfaces import IQueue
 from moxtls.queue.spool import SpoolClosed
 from moxtls.tap import Options, makeService
 from tests.cli.commands import CONFIG, CommandCase, Ran, Terminal
-from tests.sites import rsaKey
+from tests.configs import rsaKey
 
 #: Commands that only look.
 READING = (

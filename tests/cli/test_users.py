@@ -23,9 +23,9 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 import moxtls
 from tests import MAX_WAIT
 from tests.cli.commands import Ran
+from tests.configs import HOSTNAME, rsaKey
 from tests.queue.killing import quickDirectory
 from tests.servers import closedPort
-from tests.sites import HOSTNAME, rsaKey
 from tests.test_tap import TWISTD
 
 ROOT = Path(moxtls.__file__).parents[1]

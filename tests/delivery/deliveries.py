@@ -256,15 +256,15 @@ class DeliveryCase(SynchronousTestCase):
         self.assertEqual(self.network.open, [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def assertEndings(
-        self, results: tuple[Result, ...], *endings: tuple[str, DeliveryStatus, str]
+    def assertResults(
+        self, results: tuple[Result, ...], *expected: tuple[str, DeliveryStatus, str]
     ) -> None:
         """
-        @param endings: Recipient, ending, status.
+        @param expected: Recipient, ending, status.
         """
         self.assertEqual(
             sorted((each.recipient, each.ending.name, each.status) for each in results),
-            sorted((who, ending.name, status) for who, ending, status in endings),
+            sorted((who, ending.name, status) for who, ending, status in expected),
         )
 
     def assertDelivered(self, results: tuple[Result, ...]) -> None:

@@ -353,7 +353,7 @@ class NextHopTests(DeliveryCase):
         say about TLS, nor to ask about MTA-STS.
         """
         self.resolver.put("example.com", RRType.MX, "0 .")
-        self.assertEndings(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.1.10"))
+        self.assertResults(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.1.10"))
         self.assertEqual((self.outcome.recipient, self.outcome.hosts), (None, ()))
         self.assertEqual(self.policies.asked, [])
 
@@ -362,7 +362,7 @@ class NextHopTests(DeliveryCase):
         RFC 5321 5.1: a domain that doesn't exist is a permanent failure.
         """
         results = self.deliver(destination="nowhere.example")
-        self.assertEndings(results, (USER, DeliveryStatus.PERMANENT, "5.1.2"))
+        self.assertResults(results, (USER, DeliveryStatus.PERMANENT, "5.1.2"))
         self.assertEqual((self.outcome.recipient, self.outcome.hosts), (None, ()))
 
     def test_lookupFailed(self) -> None:
@@ -378,7 +378,7 @@ class NextHopTests(DeliveryCase):
         What can't be a domain isn't looked up, nor attempted again.
         """
         results = self.deliver(destination="no domain")
-        self.assertEndings(results, (USER, DeliveryStatus.PERMANENT, "5.1.2"))
+        self.assertResults(results, (USER, DeliveryStatus.PERMANENT, "5.1.2"))
         self.assertEqual(self.resolver.asked, [])
         self.assertEqual(self.observer.outcomes, [])
 
@@ -483,7 +483,7 @@ class AddressTests(DeliveryCase):
         self.serve(ip=IP6, replies=no)
         self.assertDelayed(self.deliver(), "4.7.1")
         self.serve(ip=IP4, replies=no)
-        self.assertEndings(
+        self.assertResults(
             self.deliver(attempt=2), (USER, DeliveryStatus.PERMANENT, "5.7.1")
         )
 
@@ -494,7 +494,7 @@ class AddressTests(DeliveryCase):
         self.serve(ip=IP6, greeting="554 go away")
         self.assertDelayed(self.deliver(), "4.0.0")
         self.serve(ip=IP4, greeting="554 go away")
-        self.assertEndings(
+        self.assertResults(
             self.deliver(attempt=2), (USER, DeliveryStatus.PERMANENT, "5.0.0")
         )
 
@@ -504,10 +504,10 @@ class AddressTests(DeliveryCase):
         with one family.
         """
         self.serve(ip=IP6, replies={"RCPT": "550 5.1.1 who?"})
-        self.assertEndings(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.1.1"))
+        self.assertResults(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.1.1"))
         self.resolver.put(MX, RRType.AAAA)
         self.serve(ip=IP4, replies={"RCPT": "550 5.7.1 no"})
-        self.assertEndings(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.7.1"))
+        self.assertResults(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.7.1"))
 
     def test_lenientWhenLost(self) -> None:
         """
@@ -519,7 +519,7 @@ class AddressTests(DeliveryCase):
         attempt = self.attempt(self.batchMessage(USER, OTHER))
         self.network.calls[0].hangUp()
         self.network.flush()
-        self.assertEndings(
+        self.assertResults(
             self.successResultOf(attempt),
             (USER, DeliveryStatus.TEMPORARY, "4.7.1"),
             (OTHER, DeliveryStatus.TEMPORARY, "4.4.2"),
@@ -542,7 +542,7 @@ class HostTests(DeliveryCase):
         postbox = Postbox({OTHER: Reply(550, "5.1.1", "who?")})
         self.network.answer(IP4, postbox.server(self.clock, None))
         results = self.deliver(self.batchMessage(USER, OTHER))
-        self.assertEndings(
+        self.assertResults(
             results,
             (USER, DeliveryStatus.DELIVERED, "2.0.0"),
             (OTHER, DeliveryStatus.PERMANENT, "5.1.1"),
@@ -581,7 +581,7 @@ class HostTests(DeliveryCase):
         """
         for verb in ("MAIL", "RCPT", "DATA", "END"):
             self.serve(replies={verb: "554 5.6.0 never"})
-            self.assertEndings(
+            self.assertResults(
                 self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.6.0")
             )
         self.assertEqual(self.network.dialed, [IP4] * 4)
@@ -599,7 +599,7 @@ class HostTests(DeliveryCase):
         self.assertDelayed(self.deliver(), "4.4.1")
         self.serve(greeting="554 no SMTP service here")
         self.serve(ip=SECOND_IP, greeting="521 no mail")
-        self.assertEndings(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.0.0"))
+        self.assertResults(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.0.0"))
 
     def test_extensions(self) -> None:
         """
@@ -671,7 +671,7 @@ class HostTests(DeliveryCase):
             None, second, extensions=extensions, replies={"RCPT": "450 4.2.1 full"}
         )
         results = self.deliver(self.batchMessage(USER, OTHER))
-        self.assertEndings(
+        self.assertResults(
             results,
             (USER, DeliveryStatus.TEMPORARY, "4.2.1"),
             (OTHER, DeliveryStatus.DELIVERED, "2.0.0"),
@@ -810,7 +810,7 @@ class UnreachableTests(DeliveryCase):
         self.assertUnreachable(True, report=ReportKind.TLS)
 
 
-class TroubleTests(DeliveryCase):
+class ErrorTests(DeliveryCase):
     """
     Tests for what of ours can fail.
     """
@@ -852,7 +852,7 @@ class TroubleTests(DeliveryCase):
             ),
         )
         results = self.deliver(self.batchMessage(USER, OTHER))
-        self.assertEndings(
+        self.assertResults(
             results,
             (USER, DeliveryStatus.DELIVERED, "2.0.0"),
             (OTHER, DeliveryStatus.TEMPORARY, "4.2.1"),

@@ -14,7 +14,7 @@ from tests.network import SMTP, Network
 from tests.smtp.scripted import Scripted
 
 
-class DialedTests(SynchronousTestCase):
+class ConnectOrderTests(SynchronousTestCase):
     """
     Tests for L{connectOrder}.
     """
@@ -72,7 +72,7 @@ class DialerTests(SynchronousTestCase):
         self.assertEqual(fails(IP4), first)
         self.assertEqual(len(self.network.dialed), 3)
 
-    def test_leave(self) -> None:
+    def test_cancelled(self) -> None:
         """
         Sessions end with QUIT (RFC 5321 4.1.1.10).
         """

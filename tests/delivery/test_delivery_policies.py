@@ -445,7 +445,7 @@ class MTASTSTests(OutcomeCase):
         self.assertDelayed(self.deliver(requireTLS=True, attempt=9), "4.4.3")
         self.assertEqual(self.network.dialed, [])
 
-    def test_ourTrouble(self) -> None:
+    def test_ourError(self) -> None:
         """
         A policy that can't be had from where we remember it might be enforced,
         however long that takes; there is nothing to tell about the domain.

@@ -93,7 +93,7 @@ class FallbackTests(DeliveryCase):
                     self.network.serve(
                         IP4, self.server(context, **script), self.server()
                     )
-                    found = self.fate(message)
+                    found = self.symbol(message)
                     self.assertEqual(found, letter, (mode, records, message))
 
     def putRecords(self, records: str, record: TLSA) -> None:
@@ -104,7 +104,7 @@ class FallbackTests(DeliveryCase):
         known = {"none": [], "usable": [record], "unusable": [UNUSABLE]}
         self.resolver.put(name, RRType.TLSA, *known[records])
 
-    def fate(self, message: dict[str, object]) -> str:
+    def symbol(self, message: dict[str, object]) -> str:
         """
         One letter.
         """
@@ -161,7 +161,7 @@ class RequireTLSTests(DeliveryCase):
         It is given up at once.
         """
         results = self.deliver(requireTLS=True)
-        self.assertEndings(results, (USER, DeliveryStatus.PERMANENT, "5.7.30"))
+        self.assertResults(results, (USER, DeliveryStatus.PERMANENT, "5.7.30"))
 
     def test_noPolicy(self) -> None:
         """

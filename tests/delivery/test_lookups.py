@@ -166,7 +166,7 @@ CASES = (
 )
 
 
-class MatrixTests(SynchronousTestCase):
+class LookUpTLSAWithMXTests(SynchronousTestCase):
     """
     Tests for L{lookUpTLSA} with a host from MX records.
     """
@@ -234,7 +234,7 @@ def lookUp(dns: MemoryResolver, domain: Host, port: int = 25) -> Deferred[TLSALo
     return Deferred.fromCoroutine(run())
 
 
-class DirectTests(SynchronousTestCase):
+class LookUpTLSAWithoutMXTests(SynchronousTestCase):
     """
     Tests for L{lookUpTLSA} with a domain that is its own host.
     """

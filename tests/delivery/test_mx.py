@@ -43,7 +43,7 @@ def rolling(*values: float) -> Callable[[], float]:
     return iter(values).__next__
 
 
-class GatherTests(SynchronousTestCase):
+class LookUpNextHopTests(SynchronousTestCase):
     """
     Tests for L{lookUpNextHop}.
     """

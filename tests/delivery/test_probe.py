@@ -38,9 +38,9 @@ class ProbeTests(DeliveryCase):
     def found(self) -> ProbeResult:
         surveying = Deferred.fromCoroutine(probe(self.context, EXAMPLE))
         self.network.flush()
-        findings = self.successResultOf(surveying)
+        result = self.successResultOf(surveying)
         self.assertTidy()
-        return findings
+        return result
 
     def test_everyHost(self) -> None:
         """

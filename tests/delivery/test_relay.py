@@ -79,7 +79,7 @@ class SmarthostTests(DeliveryCase):
         results = self.deliver(
             self.batchMessage(ELSEWHERE, OTHER), destination="elsewhere.example"
         )
-        self.assertEndings(
+        self.assertResults(
             results,
             (ELSEWHERE, DeliveryStatus.DELIVERED, "2.0.0"),
             (OTHER, DeliveryStatus.PERMANENT, "5.1.1"),
@@ -171,7 +171,7 @@ class SmarthostTests(DeliveryCase):
         self.assertIn("REQUIRETLS", server.commands[4])
         server = self.serve(self.goodContext(), extensions=())
         results = self.deliver(requireTLS=True)
-        self.assertEndings(results, (USER, DeliveryStatus.PERMANENT, "5.7.30"))
+        self.assertResults(results, (USER, DeliveryStatus.PERMANENT, "5.7.30"))
         self.assertNotIn(b"MAIL", server.heard)
 
     def test_requireTLSInsecure(self) -> None:
@@ -180,7 +180,7 @@ class SmarthostTests(DeliveryCase):
         """
         self.relay = replace(self.relay, secure=False)
         results = self.deliver(requireTLS=True)
-        self.assertEndings(results, (USER, DeliveryStatus.PERMANENT, "5.7.30"))
+        self.assertResults(results, (USER, DeliveryStatus.PERMANENT, "5.7.30"))
         self.assertEqual(self.network.dialed, [])
 
     def test_addresses(self) -> None:
@@ -240,7 +240,7 @@ class SmarthostTests(DeliveryCase):
             self.batchMessage(), self.batchMessage(OTHER, messageID="m2")
         )
         attempt.cancel()
-        self.assertEndings(
+        self.assertResults(
             self.successResultOf(attempt),
             (USER, DeliveryStatus.DELIVERED, "2.0.0"),
             (OTHER, DeliveryStatus.TEMPORARY, "4.4.2"),

@@ -43,7 +43,7 @@ class SessionRequirementsTests(SynchronousTestCase):
     Tests for L{sessionRequirements}.
     """
 
-    def assertDemands(
+    def assertRequirements(
         self,
         expected: SessionRequirements,
         policy: STSPolicy | None = None,
@@ -63,18 +63,18 @@ class SessionRequirementsTests(SynchronousTestCase):
         """
         expected = SessionRequirements(TLSMode.OPPORTUNISTIC, plaintextFallback=True)
         for policy in (None, sts(Mode.NONE), sts(Mode.NONE, "other.example")):
-            self.assertDemands(expected, policy)
+            self.assertRequirements(expected, policy)
 
     def test_testing(self) -> None:
         """
         RFC 8461 5: a policy in testing is only reported about.
         """
         expected = SessionRequirements(TLSMode.OPPORTUNISTIC, plaintextFallback=True)
-        self.assertDemands(expected, sts(Mode.TESTING))
+        self.assertRequirements(expected, sts(Mode.TESTING))
         mismatch = SessionRequirements(
             TLSMode.OPPORTUNISTIC, plaintextFallback=True, mxMismatch=True
         )
-        self.assertDemands(mismatch, sts(Mode.TESTING, "other.example"))
+        self.assertRequirements(mismatch, sts(Mode.TESTING, "other.example"))
 
     def test_enforce(self) -> None:
         """
@@ -82,28 +82,28 @@ class SessionRequirementsTests(SynchronousTestCase):
         the policy has.
         """
         expected = SessionRequirements(TLSMode.REQUIRED, enforcePKIX=True)
-        self.assertDemands(expected, sts(Mode.ENFORCE))
+        self.assertRequirements(expected, sts(Mode.ENFORCE))
         mismatch = SessionRequirements(
             TLSMode.REQUIRED,
             enforcePKIX=True,
             mxMismatch=True,
             refuse=PolicyRefusal.MX_MISMATCH,
         )
-        self.assertDemands(mismatch, sts(Mode.ENFORCE, "other.example"))
+        self.assertRequirements(mismatch, sts(Mode.ENFORCE, "other.example"))
 
     def test_dane(self) -> None:
         """
         RFC 7672 2.2: TLS and a matching certificate.
         """
         expected = SessionRequirements(TLSMode.REQUIRED, dane=(RECORD,))
-        self.assertDemands(expected, tlsa=DANE)
+        self.assertRequirements(expected, tlsa=DANE)
 
     def test_unusable(self) -> None:
         """
         RFC 7672 2.2: records that nobody can use demand TLS, unauthenticated,
         and no plaintext.
         """
-        self.assertDemands(SessionRequirements(TLSMode.REQUIRED), tlsa=UNUSABLE)
+        self.assertRequirements(SessionRequirements(TLSMode.REQUIRED), tlsa=UNUSABLE)
 
     def test_both(self) -> None:
         """
@@ -112,7 +112,7 @@ class SessionRequirementsTests(SynchronousTestCase):
         expected = SessionRequirements(
             TLSMode.REQUIRED, enforcePKIX=True, dane=(RECORD,)
         )
-        self.assertDemands(expected, sts(Mode.ENFORCE), DANE)
+        self.assertRequirements(expected, sts(Mode.ENFORCE), DANE)
 
     def test_lookupFailed(self) -> None:
         """
@@ -128,14 +128,14 @@ class SessionRequirementsTests(SynchronousTestCase):
         never had TLS.
         """
         expected = SessionRequirements(TLSMode.OPPORTUNISTIC)
-        self.assertDemands(expected, requirements=DMARC_REPORT)
+        self.assertRequirements(expected, requirements=DMARC_REPORT)
 
     def test_lenient(self) -> None:
         """
         RFC 8689 3: TLS-Required: No overrides every policy, and TLS is tried
         all the same.
         """
-        self.assertDemands(
+        self.assertRequirements(
             SessionRequirements(
                 TLSMode.REQUIRED,
                 enforcePKIX=True,
@@ -148,7 +148,7 @@ class SessionRequirementsTests(SynchronousTestCase):
             DANE,
             LENIENT,
         )
-        self.assertDemands(
+        self.assertRequirements(
             SessionRequirements(
                 TLSMode.OPPORTUNISTIC, ignoreVerifyErrors=True, plaintextFallback=True
             ),

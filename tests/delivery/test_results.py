@@ -234,7 +234,7 @@ class RecipientResultsTests(SynchronousTestCase):
         )
         self.assertEqual(len(self.results.final()), 3)
 
-    def test_parcelFailed(self) -> None:
+    def test_messageFailed(self) -> None:
         """
         A message that can't be handed to anybody is left for later, without
         another host being asked; what was said about it stays.

@@ -143,7 +143,7 @@ class HostCounterTests(SynchronousTestCase):
         counter = hostCounter(EXAMPLE, TLSALookup(EXAMPLE))
         self.assertEqual(counter.policy, TLSPolicy(PolicyType.NO_POLICY, EXAMPLE))
 
-    def test_trouble(self) -> None:
+    def test_error(self) -> None:
         """
         RFC 8460 4.3.2.1: a lookup that failed is "dnssec-invalid", of this host,
         with its error if the resolver gave one.

@@ -21,7 +21,7 @@ RECORD = "v=DMARC1; p=reject"
 STRICT = "v=DMARC1; p=reject; adkim=s; aspf=s"
 
 
-def judged(
+def evaluated(
     author: str, message: Authentication
 ) -> LookupGenerator[tuple[Discovery, Aligned, Verdict]]:
     """
@@ -62,11 +62,11 @@ class AlignmentTests(SynchronousTestCase):
                     {"_dmarc.example.com": record, "_dmarc.example.net": record}
                 )
                 bySPF = checked(spf=identifier, status=PASS)
-                found = zone.find(judged(author, bySPF))
+                found = zone.find(evaluated(author, bySPF))
                 self.assertEqual(found[1].spf, expected, identifier)
                 self.assertEqual(found[2].status is PASS, expected, identifier)
                 byDKIM = checked(signature(identifier))
-                found = zone.find(judged(author, byDKIM))
+                found = zone.find(evaluated(author, byDKIM))
                 self.assertEqual(found[1].dkim, (expected,), identifier)
                 self.assertEqual(found[2].status is PASS, expected, identifier)
 
@@ -158,13 +158,13 @@ class TreeWalkTests(SynchronousTestCase):
         ]:
             zone = Zone({f"_dmarc.{name}": text for name, text in records.items()})
             message = checked(signature(signer), spf=sender, status=PASS)
-            discovery, aligned, verdict = zone.find(judged(author, message))
+            discovery, aligned, verdict = zone.find(evaluated(author, message))
             self.assertEqual(discovery.policyDomain, Domain(policyDomain), author)
             self.assertEqual(discovery.organizational, Domain(policyDomain), author)
             self.assertEqual((aligned.spf, aligned.dkim), (spf, (dkim,)), author)
             self.assertIs(verdict.status, PASS)
             refused = checked(signature(signer, FAIL), spf=sender, status=FAIL)
-            verdict = zone.find(judged(author, refused))[2]
+            verdict = zone.find(evaluated(author, refused))[2]
             self.assertEqual(
                 (verdict.status, verdict.policy), (FAIL, DMARCPolicy.REJECT)
             )

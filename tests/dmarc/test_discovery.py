@@ -297,7 +297,7 @@ class ExistenceTests(SynchronousTestCase):
         self.assertIn("x.example.com: could not be looked up", found.problem)
 
 
-class LegacyTests(SynchronousTestCase):
+class DiscoverWithSuffixListTests(SynchronousTestCase):
     """
     Tests for L{discover} with a public suffix list (RFC 7489 6.6.3).
     """
@@ -358,8 +358,8 @@ class LegacyTests(SynchronousTestCase):
         No question is asked.
         """
         zone = Zone({})
-        inquiry = organizationalDomain(Domain("a.b.example.com"), self.suffixes)
-        self.assertEqual(zone.find(inquiry), Domain("example.com"))
+        lookups = organizationalDomain(Domain("a.b.example.com"), self.suffixes)
+        self.assertEqual(zone.find(lookups), Domain("example.com"))
         self.assertEqual(zone.asked, [])
 
 

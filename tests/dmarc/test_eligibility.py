@@ -22,7 +22,7 @@ OVERVIEW = PeriodSummary(PUBLISHED, 24, 0, 3, 2, 1)
 SETTINGS = DMARCReporting(SUBMITTER)
 
 
-class MayReportTests(SynchronousTestCase):
+class RefusalReasonTests(SynchronousTestCase):
     """
     Tests for L{refusalReason}.
     """
@@ -70,7 +70,7 @@ class MayReportTests(SynchronousTestCase):
             self.assertEqual(refusalReason(OVERVIEW, True, settings) is None, reported)
 
 
-class TakesMailTests(SynchronousTestCase):
+class UnreachableReasonTests(SynchronousTestCase):
     """
     Tests for L{unreachableReason}.
     """
@@ -78,7 +78,7 @@ class TakesMailTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.resolver = MemoryResolver()
 
-    def trouble(self) -> str:
+    def reason(self) -> str:
         asking = resolve(self.resolver, unreachableReason(SUBMITTER))
         return self.successResultOf(Deferred.fromCoroutine(asking))
 
@@ -92,16 +92,16 @@ class TakesMailTests(SynchronousTestCase):
             (RRType.MX, "10 mx.sender.example"),
         ]:
             self.resolver = MemoryResolver({(str(SUBMITTER), kind): [record]})
-            self.assertEqual(self.trouble(), "")
+            self.assertEqual(self.reason(), "")
 
     def test_takesNone(self) -> None:
         """
         Neither of them, or a null MX (RFC 7505), whatever addresses there are.
         """
-        self.assertIn("no MX and no address", self.trouble())
+        self.assertIn("no MX and no address", self.reason())
         self.resolver.put(str(SUBMITTER), RRType.A, "192.0.2.1")
         self.resolver.put(str(SUBMITTER), RRType.MX, "0 .")
-        self.assertIn("RFC 7505", self.trouble())
+        self.assertIn("RFC 7505", self.reason())
 
     def test_failed(self) -> None:
         """
@@ -110,8 +110,8 @@ class TakesMailTests(SynchronousTestCase):
         for kind in (RRType.MX, RRType.A, RRType.AAAA):
             failing = {(str(SUBMITTER), kind): ExtendedError(22)}
             self.resolver = MemoryResolver(failing=failing)
-            self.assertIn("can't be looked up", self.trouble())
+            self.assertIn("can't be looked up", self.reason())
         self.resolver = MemoryResolver(
             {(str(SUBMITTER), RRType.A): ["192.0.2.1"]}, failing=failing
         )
-        self.assertEqual(self.trouble(), "")
+        self.assertEqual(self.reason(), "")

@@ -364,7 +364,7 @@ class SPFTests(EvaluationTestCase):
             self.assertEqual(self.row(replace(GOOD, authentication=message)).spf, told)
 
 
-class HoursOfTests(SynchronousTestCase):
+class ReportingHoursTests(SynchronousTestCase):
     """
     Tests for L{reportingHours}.
     """

@@ -178,7 +178,7 @@ class WantedTests(SynchronousTestCase):
             header = HEADER + line + b"\r\n"
             self.assertEqual(isWanted(failed(header=header)), expected, line)
 
-    def test_fate(self) -> None:
+    def test_finalDisposition(self) -> None:
         """
         What was refused for another reason than DMARC isn't reported.
         """
@@ -316,7 +316,7 @@ STAMP = MessageStamp(HOSTNAME, "token", midnight(DAY) + 3600)
 REDACTION = Redaction(b"k" * 32)
 JOHN = REDACTION.token("john.doe")
 TO = [Address.parse("ruf@example.com"), Address.parse("ruf@b.example")]
-PARTICULARS = FailureDetails(SUBMITTER, REDACTION, midnight(DAY))
+DETAILS = FailureDetails(SUBMITTER, REDACTION, midnight(DAY))
 
 
 def composed(
@@ -324,7 +324,7 @@ def composed(
 ) -> bytes:
     failure = messageFailure(event or failed(SIGNATURE))
     assert failure is not None
-    about = replace(PARTICULARS, spfRecord=spfRecord, incidents=incidents)
+    about = replace(DETAILS, spfRecord=spfRecord, incidents=incidents)
     return composeFailureReport(failure, about, TO, STAMP)
 
 

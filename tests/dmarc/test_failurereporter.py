@@ -107,7 +107,7 @@ class FailureReporterTests(SynchronousTestCase):
             world.newID,
         )
 
-    def tell(self, reporter: FailureReporter, *events: VerdictEvent) -> None:
+    def notify(self, reporter: FailureReporter, *events: VerdictEvent) -> None:
         for each in events or (message(),):
             self.successResultOf(reporter.verdictGiven(each))
 
@@ -122,7 +122,7 @@ class FailureReporterTests(SynchronousTestCase):
         """
         reporter = self.reporter(signers=(RSA, ED25519, TLSRPT))
         verifyObject(IVerdictObserver, reporter)
-        self.tell(reporter)
+        self.notify(reporter)
         (envelope,) = self.queue.envelopes
         self.assertTrue(envelope.key.startswith("failure/"))
         expected = Envelope(
@@ -160,7 +160,7 @@ class FailureReporterTests(SynchronousTestCase):
             self.reporter(replace(SETTINGS, submitter=Domain("b.example"))),
             self.reporter(replace(SETTINGS, allow=frozenset({Domain("b.example")}))),
         ]:
-            self.tell(reporter)
+            self.notify(reporter)
         self.assertEqual(self.queue.envelopes, [])
         self.assertEqual(self.resolver.asked, [])
 
@@ -174,7 +174,7 @@ class FailureReporterTests(SynchronousTestCase):
             recipient="bert@our.example",
             finalDisposition=FinalDisposition.ACCEPTED,
         )
-        self.tell(self.reporter(), one, other, one)
+        self.notify(self.reporter(), one, other, one)
         self.assertEqual(len(self.reports()), 1)
 
     def test_limits(self) -> None:
@@ -183,9 +183,9 @@ class FailureReporterTests(SynchronousTestCase):
         report (RFC 9991 8.1).
         """
         reporter = self.reporter(replace(SETTINGS, perHour=2))
-        self.tell(reporter, *map(message, range(5)))
+        self.notify(reporter, *map(message, range(5)))
         self.world.clock.advance(HOUR)
-        self.tell(reporter, message(6))
+        self.notify(reporter, message(6))
         incidents = [each.get("Incidents") for each in self.reports()]
         self.assertEqual(incidents, ["", "", "4"])
 
@@ -195,7 +195,7 @@ class FailureReporterTests(SynchronousTestCase):
         """
         reporter = self.reporter(replace(SETTINGS, perDay=2))
         unconfirmed = [message(n, "mailto:ruf@other.example") for n in range(3)]
-        self.tell(reporter, *unconfirmed, *map(message, range(3, 8)))
+        self.notify(reporter, *unconfirmed, *map(message, range(3, 8)))
         self.assertEqual(len(self.reports()), 2)
 
     def test_external(self) -> None:
@@ -211,7 +211,7 @@ class FailureReporterTests(SynchronousTestCase):
             Domain("example.com"), "d.example", "v=DMARC1; rua=mailto:new@d.example"
         )
         uris = [f"mailto:x@{each}.example" for each in "abcd"]
-        self.tell(self.reporter(), message(0, *uris, "https://example.com/"))
+        self.notify(self.reporter(), message(0, *uris, "https://example.com/"))
         (envelope,) = self.queue.envelopes
         expected = ("x@b.example", "new@c.example", "x@d.example")
         self.assertEqual(envelope.recipients, expected)
@@ -224,12 +224,12 @@ class FailureReporterTests(SynchronousTestCase):
         Who takes less gets nothing (RFC 7489 6.2), and isn't named to others.
         """
         other = "mailto:b@example.com"
-        self.tell(self.reporter(), message(0, f"{RUF}!100", f"{other}!100000"))
+        self.notify(self.reporter(), message(0, f"{RUF}!100", f"{other}!100000"))
         (envelope,) = self.queue.envelopes
         self.assertEqual(envelope.recipients, ("b@example.com",))
         (body,) = self.queue.bodies.values()
         self.assertNotIn(b"ruf@example.com", body)
-        self.tell(self.reporter(), message(1, f"{RUF}!100"))
+        self.notify(self.reporter(), message(1, f"{RUF}!100"))
         self.assertEqual(len(self.reports()), 1)
 
     def test_suppressed(self) -> None:
@@ -240,10 +240,10 @@ class FailureReporterTests(SynchronousTestCase):
         entry = Suppression(RUF, DMARC, until, 0)
         self.world.ledger.suppressions.put(entry)
         reporter = self.reporter()
-        self.tell(reporter, message(0))
+        self.notify(reporter, message(0))
         self.assertEqual(self.queue.envelopes, [])
         self.world.clock.advance(60)
-        self.tell(reporter, message(1))
+        self.notify(reporter, message(1))
         self.assertEqual([each.get("Incidents") for each in self.reports()], ["2"])
 
     def test_noMail(self) -> None:
@@ -251,7 +251,7 @@ class FailureReporterTests(SynchronousTestCase):
         Nothing is sent in the name of a domain that takes no mail.
         """
         self.resolver.put(str(SUBMITTER), RRType.MX, "0 .")
-        self.tell(self.reporter())
+        self.notify(self.reporter())
         self.assertEqual(self.queue.envelopes, [])
 
     def test_queueFails(self) -> None:
@@ -261,10 +261,10 @@ class FailureReporterTests(SynchronousTestCase):
         """
         reporter = self.reporter()
         reporter._queue = BrokenQueue(self.world.clock, self.world.newID)
-        self.tell(reporter, message(0))
+        self.notify(reporter, message(0))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         reporter._queue = self.queue
-        self.tell(reporter, message(1))
+        self.notify(reporter, message(1))
         self.assertEqual([each.get("Incidents") for each in self.reports()], ["2"])
 
     def test_background(self) -> None:
@@ -274,11 +274,11 @@ class FailureReporterTests(SynchronousTestCase):
         """
         self.resolver.hang(str(SUBMITTER), RRType.MX)
         reporter = self.reporter(replace(SETTINGS, perHour=100, perDay=100))
-        self.tell(reporter, *map(message, range(MAX_PENDING + 5)))
+        self.notify(reporter, *map(message, range(MAX_PENDING + 5)))
         self.assertEqual(len(self.resolver.asked), MAX_CONCURRENT)
         self.resolver.release(str(SUBMITTER), RRType.MX)
         self.assertEqual(len(self.reports()), MAX_PENDING)
-        self.tell(reporter, message(100))
+        self.notify(reporter, message(100))
         self.assertEqual(self.reports()[-1].get("Incidents"), "6")
 
     def test_stop(self) -> None:
@@ -288,15 +288,15 @@ class FailureReporterTests(SynchronousTestCase):
         """
         self.resolver.hang(str(SUBMITTER), RRType.MX)
         reporter = self.reporter()
-        self.tell(reporter, *map(message, range(MAX_CONCURRENT + 2)))
+        self.notify(reporter, *map(message, range(MAX_CONCURRENT + 2)))
         self.successResultOf(reporter.stop())
         self.resolver.release(str(SUBMITTER), RRType.MX)
-        self.tell(reporter, message(100))
+        self.notify(reporter, message(100))
         self.assertEqual(self.queue.envelopes, [])
         self.successResultOf(reporter.stop())
 
 
-class FailureAftermathTests(SynchronousTestCase):
+class FailureReportTrackerTests(SynchronousTestCase):
     """
     Tests for L{FailureReportTracker}.
     """
@@ -304,13 +304,13 @@ class FailureAftermathTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.world = DMARCWorld()
         self.store = self.world.ledger.suppressions
-        self.aftermath = FailureReportTracker(self.world.clock, self.store)
+        self.deliveryTracker = FailureReportTracker(self.world.clock, self.store)
 
     def end(self, ending: DeliveryStatus, key: str = "failure/1") -> None:
         to = '"o o"@b.example'
         envelope = Envelope("", (to,), report=DMARC, key=key)
         result = Result("m", to, ending, "5.1.1", 550, "no such user", "mx.b.example")
-        self.successResultOf(self.aftermath.reportEnded(envelope, result))
+        self.successResultOf(self.deliveryTracker.reportEnded(envelope, result))
 
     def entry(self) -> Suppression | None:
         return self.successResultOf(
@@ -322,7 +322,7 @@ class FailureAftermathTests(SynchronousTestCase):
         A destination that refuses a report gets none for a while; several
         that were on their way are one refusal.
         """
-        verifyObject(IReportObserver, self.aftermath)
+        verifyObject(IReportObserver, self.deliveryTracker)
         self.end(DeliveryStatus.PERMANENT)
         self.end(DeliveryStatus.PERMANENT)
         entry = self.entry()
@@ -359,7 +359,7 @@ class FailureAftermathTests(SynchronousTestCase):
 B = Domain("b.example")
 
 
-class QuotaTests(SynchronousTestCase):
+class FailureReportLimiterTests(SynchronousTestCase):
     """
     Tests for L{FailureReportLimiter}: RFC 9991 8.1.
     """
@@ -369,70 +369,70 @@ class QuotaTests(SynchronousTestCase):
         So many an hour to one domain, whatever others get; what is beyond
         that is told in the next report.
         """
-        quota = FailureReportLimiter(perHour=2, perDay=100)
-        taken = [quota.take(A, each) for each in (0, 600, 1200, 1800)]
+        limiter = FailureReportLimiter(perHour=2, perDay=100)
+        taken = [limiter.take(A, each) for each in (0, 600, 1200, 1800)]
         self.assertEqual(taken, [1, 1, 0, 0])
-        self.assertEqual(quota.take(B, 1800), 1)
-        taken = [quota.take(A, each) for each in (HOUR - 1, HOUR, HOUR + 1)]
+        self.assertEqual(limiter.take(B, 1800), 1)
+        taken = [limiter.take(A, each) for each in (HOUR - 1, HOUR, HOUR + 1)]
         self.assertEqual(taken, [0, 4, 0])
-        self.assertEqual(quota.take(A, HOUR + 600), 2)
+        self.assertEqual(limiter.take(A, HOUR + 600), 2)
 
     def test_day(self) -> None:
         """
         So many a day to all together.
         """
-        quota = FailureReportLimiter(perHour=10, perDay=3)
-        taken = [quota.take(domain, 0) for domain in (A, B, A, B, A)]
+        limiter = FailureReportLimiter(perHour=10, perDay=3)
+        taken = [limiter.take(domain, 0) for domain in (A, B, A, B, A)]
         self.assertEqual(taken, [1, 1, 1, 0, 0])
-        self.assertEqual(quota.take(B, DAY - 1), 0)
-        self.assertEqual(quota.take(A, DAY), 1)
+        self.assertEqual(limiter.take(B, DAY - 1), 0)
+        self.assertEqual(limiter.take(A, DAY), 1)
 
     def test_old(self) -> None:
         """
         What was held back before a quiet day is forgotten.
         """
-        quota = FailureReportLimiter(perHour=1, perDay=100)
-        quota.take(A, 0)
-        quota.take(A, 1)
-        self.assertEqual(quota.take(A, DAY + 1), 1)
+        limiter = FailureReportLimiter(perHour=1, perDay=100)
+        limiter.take(A, 0)
+        limiter.take(A, 1)
+        self.assertEqual(limiter.take(A, DAY + 1), 1)
 
     def test_giveBack(self) -> None:
         """
         What came to nothing doesn't count for all, but for the domain, and
         the messages are told of later.
         """
-        quota = FailureReportLimiter(perHour=1, perDay=1)
-        self.assertEqual(quota.take(A, 0), 1)
-        quota.giveBack(A, 1, 0)
-        self.assertEqual(quota.take(A, 1), 0)
-        self.assertEqual(quota.take(B, 1), 1)
-        quota.giveBack(B, 1, 1)
-        self.assertEqual(quota.take(A, HOUR), 3)
+        limiter = FailureReportLimiter(perHour=1, perDay=1)
+        self.assertEqual(limiter.take(A, 0), 1)
+        limiter.giveBack(A, 1, 0)
+        self.assertEqual(limiter.take(A, 1), 0)
+        self.assertEqual(limiter.take(B, 1), 1)
+        limiter.giveBack(B, 1, 1)
+        self.assertEqual(limiter.take(A, HOUR), 3)
 
     def test_none(self) -> None:
         """
         Limits of nothing let nothing through.
         """
         self.assertEqual(FailureReportLimiter(0, 10).take(A, 0), 0)
-        quota = FailureReportLimiter(10, 0)
-        self.assertEqual(quota.take(A, 0), 0)
-        quota.giveBack(A, 1, 0)
+        limiter = FailureReportLimiter(10, 0)
+        self.assertEqual(limiter.take(A, 0), 0)
+        limiter.giveBack(A, 1, 0)
 
     def test_bounded(self) -> None:
         """
         However many domains there are, those of lately are remembered, and
         the limit for all holds.
         """
-        quota = FailureReportLimiter(perHour=1, perDay=50)
+        limiter = FailureReportLimiter(perHour=1, perDay=50)
         domains = [Domain(f"d{n}.example") for n in range(MAX_DOMAINS + 10)]
-        taken = [quota.take(each, 0) for each in domains]
+        taken = [limiter.take(each, 0) for each in domains]
         self.assertEqual(sum(taken), 50)
-        self.assertEqual(quota.take(domains[-1], DAY - 1), 0)
-        self.assertEqual(quota.take(domains[-1], DAY), 3)
-        self.assertEqual(len(quota._accounts), MAX_DOMAINS)
+        self.assertEqual(limiter.take(domains[-1], DAY - 1), 0)
+        self.assertEqual(limiter.take(domains[-1], DAY), 3)
+        self.assertEqual(len(limiter._accounts), MAX_DOMAINS)
 
 
-class SeenTests(SynchronousTestCase):
+class DeduplicatorTests(SynchronousTestCase):
     """
     Tests for L{Deduplicator}.
     """

@@ -52,7 +52,7 @@ def usable(text: str) -> DMARCRecord:
     return record
 
 
-class FindRecordTests(SynchronousTestCase):
+class FindDMARCRecordTests(SynchronousTestCase):
     """
     Tests for L{findDMARCRecord}.
     """
@@ -66,13 +66,13 @@ class FindRecordTests(SynchronousTestCase):
         )
         self.assertEqual(found, DMARCRecord(DMARCPolicy.REJECT))
 
-    def test_trouble(self) -> None:
+    def test_problems(self) -> None:
         """
         None, several and one that asks for nothing that can be understood are
         told apart; the latter counts beside a good one.
         """
         broken = b"v=DMARC1; p=nonsense"
-        for texts, trouble in [
+        for texts, problem in [
             ([], DMARCRecordError.NONE),
             ([b"v=dmarc1; p=reject"], DMARCRecordError.NONE),
             ([b" v=DMARC1; p=reject"], DMARCRecordError.NONE),
@@ -81,7 +81,7 @@ class FindRecordTests(SynchronousTestCase):
             ([GOOD, broken], DMARCRecordError.SEVERAL),
             ([broken], DMARCRecordError.UNUSABLE),
         ]:
-            self.assertIs(findDMARCRecord(texts), trouble, texts)
+            self.assertIs(findDMARCRecord(texts), problem, texts)
 
     @settings(max_examples=100, deadline=None)
     @given(
@@ -98,7 +98,7 @@ class FindRecordTests(SynchronousTestCase):
             self.assertTrue(all(each.uri.isprintable() for each in found.rua))
 
 
-class ParseRecordTests(SynchronousTestCase):
+class ParseDMARCRecordTests(SynchronousTestCase):
     """
     Tests for L{parseDMARCRecord}.
     """
@@ -224,7 +224,7 @@ class ParseRecordTests(SynchronousTestCase):
         self.assertEqual(usable("v=DMARC1; p=none; p=reject").p, DMARCPolicy.NONE)
 
 
-class TagsOfTests(SynchronousTestCase):
+class ParseTagsTests(SynchronousTestCase):
     """
     Tests for L{parseTags}.
     """
@@ -238,7 +238,7 @@ class TagsOfTests(SynchronousTestCase):
         self.assertIsNone(parseTags(b"v=DMARC1 p=none"))
 
 
-class UrisOfTests(SynchronousTestCase):
+class ParseURIsTests(SynchronousTestCase):
     """
     Tests for L{parseURIs}.
     """

@@ -31,7 +31,7 @@ def shown(*lines: str) -> dict[str, list[str]]:
     return found
 
 
-class TokenTests(SynchronousTestCase):
+class RedactionTests(SynchronousTestCase):
     """
     Tests for L{Redaction}: RFC 6590 3.
     """
@@ -77,7 +77,7 @@ def token(text: str) -> str:
     return REDACTION.token(text)
 
 
-class QuotedTests(SynchronousTestCase):
+class RedactedFieldsTests(SynchronousTestCase):
     """
     Tests for L{redactedFields}: RFC 9991 7.
     """

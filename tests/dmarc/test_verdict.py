@@ -38,23 +38,25 @@ def looked(
     return discovery, (yield from align(discovery, message, suffixes))
 
 
-class JudgeTestCase(SynchronousTestCase):
+class EvaluateTestCase(SynchronousTestCase):
     """
     Judges messages of C{example.com}.
     """
 
-    def judged(
+    def evaluated(
         self,
         record: str,
         message: Authentication,
-        practice: LocalPolicy = PLAIN,
+        localPolicy: LocalPolicy = PLAIN,
         circumstances: MessageContext = ORDINARY,
         author: Domain = AUTHOR,
         failing: tuple[str, ...] = (),
     ) -> Verdict:
         zone = Zone({"_dmarc.example.com": record} if record else {}, failing)
-        discovery, aligned = zone.find(looked(author, message, practice.suffixes))
-        return evaluate([author], discovery, aligned, message, circumstances, practice)
+        discovery, aligned = zone.find(looked(author, message, localPolicy.suffixes))
+        return evaluate(
+            [author], discovery, aligned, message, circumstances, localPolicy
+        )
 
     def assertDone(
         self, verdict: Verdict, disposition: DMARCPolicy, *reasons: OverrideKind
@@ -66,7 +68,7 @@ class JudgeTestCase(SynchronousTestCase):
         self.assertEqual(tuple(each.kind for each in verdict.reasons), reasons)
 
 
-class StatusTests(JudgeTestCase):
+class StatusTests(EvaluateTestCase):
     """
     Pass, fail, or neither.
     """
@@ -76,14 +78,14 @@ class StatusTests(JudgeTestCase):
         One aligned identifier that passes is enough (RFC 9989 5.3.5).
         """
         message = checked(signature("example.com", FAIL), signature("a.example.com"))
-        verdict = self.judged("v=DMARC1; p=reject", message)
+        verdict = self.evaluated("v=DMARC1; p=reject", message)
         self.assertIs(verdict.status, PASS)
         self.assertEqual((verdict.alignedDKIM, verdict.spfAligned), ((1,), False))
         self.assertEqual(verdict.policy, REJECT)
         self.assertDone(verdict, NONE)
         for scope in SPFScope:
             message = checked(spf="a.example.com", status=PASS, scope=scope)
-            verdict = self.judged("v=DMARC1; p=reject", message)
+            verdict = self.evaluated("v=DMARC1; p=reject", message)
             self.assertIs(verdict.status, PASS)
             self.assertTrue(verdict.spfAligned)
 
@@ -93,7 +95,7 @@ class StatusTests(JudgeTestCase):
         """
         for policy in DMARCPolicy:
             message = checked(signature("example.com", FAIL))
-            verdict = self.judged(f"v=DMARC1; p={policy}", message)
+            verdict = self.evaluated(f"v=DMARC1; p={policy}", message)
             self.assertIs(verdict.status, FAIL)
             self.assertDone(verdict, policy)
 
@@ -108,7 +110,7 @@ class StatusTests(JudgeTestCase):
             ("v=DMARC1; p=reject; sp=none", NONE),
             ("v=DMARC1; p=none; sp=none; np=quarantine", QUARANTINE),
         ]:
-            verdict = self.judged(record, checked(), author=child)
+            verdict = self.evaluated(record, checked(), author=child)
             self.assertDone(verdict, policy)
 
     def test_none(self) -> None:
@@ -119,7 +121,7 @@ class StatusTests(JudgeTestCase):
             ("", AuthResult.NONE),
             ("v=DMARC1; p=x", AuthResult.PERMERROR),
         ]:
-            verdict = self.judged(record, FORGED)
+            verdict = self.evaluated(record, FORGED)
             self.assertIs(verdict.status, status)
             self.assertDone(verdict, NONE)
 
@@ -132,10 +134,10 @@ class StatusTests(JudgeTestCase):
             checked(signature("a.example.com", TEMPERROR)),
             checked(spf="example.com", status=TEMPERROR),
         ):
-            verdict = self.judged("v=DMARC1; p=reject", message)
+            verdict = self.evaluated("v=DMARC1; p=reject", message)
             self.assertIs(verdict.status, TEMPERROR)
             self.assertDone(verdict, NONE, OverrideKind.OTHER)
-            verdict = self.judged("v=DMARC1; p=none", message)
+            verdict = self.evaluated("v=DMARC1; p=none", message)
             self.assertDone(verdict, NONE)
 
     def test_temporaryOthers(self) -> None:
@@ -144,9 +146,9 @@ class StatusTests(JudgeTestCase):
         one besides an aligned pass.
         """
         message = checked(signature("other.example", TEMPERROR))
-        self.assertIs(self.judged("v=DMARC1; p=reject", message).status, FAIL)
+        self.assertIs(self.evaluated("v=DMARC1; p=reject", message).status, FAIL)
         message = checked(signature("example.com", TEMPERROR), signature("example.com"))
-        self.assertIs(self.judged("v=DMARC1; p=reject", message).status, PASS)
+        self.assertIs(self.evaluated("v=DMARC1; p=reject", message).status, PASS)
 
     def test_failedLookups(self) -> None:
         """
@@ -155,17 +157,17 @@ class StatusTests(JudgeTestCase):
         """
         record, child = "v=DMARC1; p=reject", Domain("a.example.com")
         failing = ("_dmarc.a.example.com",)
-        verdict = self.judged(record, FORGED, author=child, failing=failing)
+        verdict = self.evaluated(record, FORGED, author=child, failing=failing)
         self.assertIs(verdict.status, TEMPERROR)
         self.assertDone(verdict, NONE, OverrideKind.OTHER)
         own = checked(signature("a.example.com"))
-        verdict = self.judged(record, own, author=child, failing=failing)
+        verdict = self.evaluated(record, own, author=child, failing=failing)
         self.assertIs(verdict.status, PASS)
-        verdict = self.judged("", own, failing=("_dmarc.example.com",))
+        verdict = self.evaluated("", own, failing=("_dmarc.example.com",))
         self.assertIs(verdict.status, TEMPERROR)
         # The policy is known, and the forger isn't the author's organization,
         # wherever that begins.
-        verdict = self.judged(record, FORGED, failing=("_dmarc.com",))
+        verdict = self.evaluated(record, FORGED, failing=("_dmarc.com",))
         self.assertDone(verdict, REJECT)
 
     def test_authors(self) -> None:
@@ -188,11 +190,11 @@ class StatusTests(JudgeTestCase):
         verdict = evaluate(froms, None, None, FORGED, ORDINARY, PLAIN)
         self.assertEqual((verdict.status, verdict.author), (AuthResult.NONE, None))
         self.assertDone(verdict, QUARANTINE)
-        for practice in (
+        for localPolicy in (
             LocalPolicy(enforcement=NONE),
             LocalPolicy(mailingLists=frozenset({Domain("other.example")})),
         ):
-            verdict = evaluate(froms, None, None, FORGED, ORDINARY, practice)
+            verdict = evaluate(froms, None, None, FORGED, ORDINARY, localPolicy)
             self.assertDone(verdict, NONE)
 
     def test_notLooked(self) -> None:
@@ -206,7 +208,7 @@ class StatusTests(JudgeTestCase):
         self.assertIs(verdict.status, TEMPERROR)
 
 
-class OverrideTests(JudgeTestCase):
+class OverrideTests(EvaluateTestCase):
     """
     Why what is done isn't what was asked for (RFC 9990 3.1.6).
     """
@@ -218,10 +220,10 @@ class OverrideTests(JudgeTestCase):
         One level less with C{t=y} (RFC 9989 4.7).
         """
         for policy, done in ((REJECT, QUARANTINE), (QUARANTINE, NONE)):
-            verdict = self.judged(f"v=DMARC1; p={policy}; t=y", FORGED)
+            verdict = self.evaluated(f"v=DMARC1; p={policy}; t=y", FORGED)
             self.assertEqual(verdict.policy, policy)
             self.assertDone(verdict, done, OverrideKind.POLICY_TEST_MODE)
-        self.assertDone(self.judged("v=DMARC1; p=none; t=y", FORGED), NONE)
+        self.assertDone(self.evaluated("v=DMARC1; p=none; t=y", FORGED), NONE)
 
     def test_testModeLegacy(self) -> None:
         """
@@ -229,7 +231,7 @@ class OverrideTests(JudgeTestCase):
         """
         legacy = LocalPolicy(PublicSuffixes(lambda: lambda name: "example.com"))
         for policy in (REJECT, QUARANTINE):
-            verdict = self.judged(f"v=DMARC1; p={policy}; t=y", FORGED, legacy)
+            verdict = self.evaluated(f"v=DMARC1; p={policy}; t=y", FORGED, legacy)
             self.assertDone(verdict, policy)
 
     def test_sampled(self) -> None:
@@ -245,18 +247,20 @@ class OverrideTests(JudgeTestCase):
         ]:
             record = f"v=DMARC1; p={policy}; pct={percent}"
             luck = MessageContext(chance=chance)
-            verdict = self.judged(record, FORGED, legacy, luck)
+            verdict = self.evaluated(record, FORGED, legacy, luck)
             self.assertDone(verdict, done, OverrideKind.SAMPLED_OUT)
-            self.assertDone(self.judged(record, FORGED, PLAIN, luck), policy)
+            self.assertDone(self.evaluated(record, FORGED, PLAIN, luck), policy)
         for record, chance in ((self.RECORD, 0.999), (self.RECORD + "; pct=50", 0.49)):
-            verdict = self.judged(record, FORGED, legacy, MessageContext(chance=chance))
+            verdict = self.evaluated(
+                record, FORGED, legacy, MessageContext(chance=chance)
+            )
             self.assertDone(verdict, REJECT)
 
     def test_mailingList(self) -> None:
         """
         Mail of a list of ours, if SPF or DKIM says it is from there.
         """
-        practice = LocalPolicy(mailingLists=frozenset({Domain("list.example")}))
+        localPolicy = LocalPolicy(mailingLists=frozenset({Domain("list.example")}))
         for message, done in [
             (checked(signature("list.example")), True),
             (checked(signature("sub.list.example")), True),
@@ -264,13 +268,13 @@ class OverrideTests(JudgeTestCase):
             (checked(signature("list.example", FAIL), spf="list.example"), False),
             (checked(signature("mylist.example")), False),
         ]:
-            verdict = self.judged(self.RECORD, message, practice)
+            verdict = self.evaluated(self.RECORD, message, localPolicy)
             if done:
                 self.assertDone(verdict, NONE, OverrideKind.MAILING_LIST)
             else:
                 self.assertDone(verdict, REJECT)
         passing = checked(signature("list.example"), signature("example.com"))
-        self.assertDone(self.judged(self.RECORD, passing, practice), NONE)
+        self.assertDone(self.evaluated(self.RECORD, passing, localPolicy), NONE)
 
     def test_forwarder(self) -> None:
         """
@@ -281,15 +285,15 @@ class OverrideTests(JudgeTestCase):
             forwarderNetworks=(ip_network("2001:db8::/32"), ip_network("192.0.2.0/24"))
         )
         byName = LocalPolicy(forwarderDomains=frozenset({Domain("client.example")}))
-        for message, practice in [
+        for message, localPolicy in [
             (checked(), network),
             (checked(signature("client.example")), byName),
             (checked(helo=PASS), byName),
             (checked(iprev="mail.client.example"), byName),
         ]:
-            verdict = self.judged(self.RECORD, message, practice)
+            verdict = self.evaluated(self.RECORD, message, localPolicy)
             self.assertDone(verdict, NONE, OverrideKind.TRUSTED_FORWARDER)
-        self.assertDone(self.judged(self.RECORD, checked(), byName), REJECT)
+        self.assertDone(self.evaluated(self.RECORD, checked(), byName), REJECT)
 
     def test_localPolicy(self) -> None:
         """
@@ -298,15 +302,17 @@ class OverrideTests(JudgeTestCase):
         """
         child = Domain("a.example.com")
         for policy in DMARCPolicy:
-            practice = LocalPolicy(localPolicies={AUTHOR: policy})
+            localPolicy = LocalPolicy(localPolicies={AUTHOR: policy})
             reasons = () if policy is REJECT else (OverrideKind.LOCAL_POLICY,)
             for author in (AUTHOR, child):
-                verdict = self.judged(self.RECORD, checked(), practice, author=author)
+                verdict = self.evaluated(
+                    self.RECORD, checked(), localPolicy, author=author
+                )
                 self.assertEqual(verdict.policy, REJECT)
                 self.assertDone(verdict, policy, *reasons)
-        practice = LocalPolicy(localPolicies={AUTHOR: REJECT})
+        localPolicy = LocalPolicy(localPolicies={AUTHOR: REJECT})
         lists = MessageContext(isFromList=True)
-        verdict = self.judged("v=DMARC1; p=none; t=y", FORGED, practice, lists)
+        verdict = self.evaluated("v=DMARC1; p=none; t=y", FORGED, localPolicy, lists)
         self.assertDone(verdict, REJECT, OverrideKind.LOCAL_POLICY)
 
     def test_enforcement(self) -> None:
@@ -314,9 +320,9 @@ class OverrideTests(JudgeTestCase):
         No more is done than is done at all.
         """
         for most in (NONE, QUARANTINE):
-            verdict = self.judged(self.RECORD, FORGED, LocalPolicy(enforcement=most))
+            verdict = self.evaluated(self.RECORD, FORGED, LocalPolicy(enforcement=most))
             self.assertDone(verdict, most, OverrideKind.LOCAL_POLICY)
-        verdict = self.judged(
+        verdict = self.evaluated(
             self.RECORD + "; t=y", FORGED, LocalPolicy(enforcement=NONE)
         )
         self.assertDone(
@@ -347,7 +353,7 @@ class OverrideTests(JudgeTestCase):
             (checked(broken), ORDINARY, None),
             (FORGED, ORDINARY, None),
         ]:
-            verdict = self.judged(self.RECORD, message, PLAIN, circumstances)
+            verdict = self.evaluated(self.RECORD, message, PLAIN, circumstances)
             if reason is None:
                 self.assertDone(verdict, REJECT)
             else:
@@ -363,10 +369,10 @@ class OverrideTests(JudgeTestCase):
         other = signature("other.example")
         for status in (AuthResult.PERMERROR, AuthResult.POLICY, AuthResult.NEUTRAL):
             message = checked(signature("example.com", status), other)
-            self.assertDone(self.judged(self.RECORD, message, PLAIN), REJECT)
+            self.assertDone(self.evaluated(self.RECORD, message, PLAIN), REJECT)
         # Verified, but for a part of the body that it doesn't cover.
         partly = replace(signature("example.com", AuthResult.POLICY), keySize=2048)
-        verdict = self.judged(self.RECORD, checked(partly, other), PLAIN)
+        verdict = self.evaluated(self.RECORD, checked(partly, other), PLAIN)
         self.assertDone(verdict, QUARANTINE, OverrideKind.LOCAL_POLICY)
 
     def test_indirectOwn(self) -> None:
@@ -375,14 +381,16 @@ class OverrideTests(JudgeTestCase):
         """
         record = self.RECORD + "; adkim=s; aspf=s"
         message = checked(signature("a.example.com"), signature("example.com", FAIL))
-        verdict = self.judged(record, message, PLAIN, MessageContext(isFromList=True))
+        verdict = self.evaluated(
+            record, message, PLAIN, MessageContext(isFromList=True)
+        )
         self.assertDone(verdict, REJECT)
 
     def test_indirectQuarantine(self) -> None:
         """
         Quarantine is quarantine.
         """
-        verdict = self.judged(
+        verdict = self.evaluated(
             "v=DMARC1; p=quarantine", FORGED, PLAIN, MessageContext(isFromList=True)
         )
         self.assertDone(verdict, QUARANTINE)
@@ -408,7 +416,7 @@ class HostileTests(SynchronousTestCase):
         st.sets(st.sampled_from(["_dmarc.com", "_dmarc.a.example.com"])),
         st.booleans(),
     )
-    def test_judge(
+    def test_evaluate(
         self,
         signed: list[tuple[str, AuthResult]],
         sender: str,

@@ -61,19 +61,19 @@ class Zone:
             name, kind, LookupStatus.NO_RECORDS if isThere else LookupStatus.NO_NAME
         )
 
-    def find(self, inquiry: LookupGenerator[T]) -> T:
+    def find(self, lookups: LookupGenerator[T]) -> T:
         """
-        What C{inquiry} comes to.
+        What C{lookups} comes to.
         """
 
         def counting() -> LookupGenerator[T]:
             answers = None
             try:
-                questions = next(inquiry)
+                questions = next(lookups)
                 while True:
                     self.rounds.append(len(questions))
                     answers = yield questions
-                    questions = inquiry.send(answers)
+                    questions = lookups.send(answers)
             except StopIteration as end:
                 found: T = end.value
                 return found

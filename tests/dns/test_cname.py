@@ -58,7 +58,7 @@ def end(authentic: bool) -> Answer:
     )
 
 
-class ChainTests(SynchronousTestCase):
+class StepsTests(SynchronousTestCase):
     """
     Tests for L{needsSteps}, L{stepQuestions} and L{withStepAuthenticity}.
     """

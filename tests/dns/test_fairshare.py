@@ -14,7 +14,7 @@ from moxtls.dns.types import Answer, RRType
 from moxtls.interfaces import IResolver
 
 
-class SharesTests(SynchronousTestCase):
+class FairResolverTests(SynchronousTestCase):
     """
     Tests for L{FairResolver}.
     """

@@ -21,7 +21,7 @@ def naming(*rounds: tuple[str, ...]) -> LookupGenerator[list[str]]:
     return found
 
 
-class AbreastTests(SynchronousTestCase):
+class ParallelTests(SynchronousTestCase):
     """
     Tests for L{parallel}.
     """

@@ -25,7 +25,7 @@ options edns0 timeout:1
 """
 
 
-class SystemServersTests(SynchronousTestCase):
+class SystemNameServersTests(SynchronousTestCase):
     """
     Tests for L{systemNameServers}.
     """
@@ -89,7 +89,7 @@ class ServerTests(SynchronousTestCase):
     Tests for L{NameServer}.
     """
 
-    def test_believed(self) -> None:
+    def test_trusted(self) -> None:
         """
         The way to a server has to be safe (RFC 6840 5.8): on the same host it
         is, elsewhere somebody has to say so.

@@ -408,7 +408,7 @@ class ChainTests(SynchronousTestCase):
             ],
         )
 
-    def test_notBelieved(self) -> None:
+    def test_notTrusted(self) -> None:
         """
         Nothing is asked if nobody would be trustsAD.
         """

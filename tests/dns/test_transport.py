@@ -38,7 +38,7 @@ def unusedPort() -> int:
         return port
 
 
-class ExchangeTests(TestCase):
+class DNSTransportTests(TestCase):
     """
     Tests for L{DNSTransport}.
     """
@@ -195,7 +195,7 @@ class ExchangeTests(TestCase):
         self.assertGreater(len(set(self.zone.ports)), 40)
 
 
-class ExchangeIPv6Tests(ExchangeTests):
+class DNSTransportIPv6Tests(DNSTransportTests):
     """
     The same over IPv6.
     """

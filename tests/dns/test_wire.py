@@ -511,7 +511,7 @@ GOOD = wire(
 )
 
 
-class StrangerTests(SynchronousTestCase):
+class AnyOctetsTests(SynchronousTestCase):
     """
     Whatever the octets, L{parseResponse} returns a value.
     """

@@ -102,7 +102,7 @@ class FindMessageTests(SynchronousTestCase):
         self.assertIsNone(findMessage(self.root, "<two@a.test>"))
 
 
-class SeenTests(SynchronousTestCase):
+class AuthenticationResultsTests(SynchronousTestCase):
     """
     Tests for parsing authentication results.
     """
@@ -224,7 +224,7 @@ class Listening:
         pass
 
 
-class PostTests(LabTestCase):
+class SendTests(LabTestCase):
     """
     Messages on their way in.
     """
@@ -233,7 +233,7 @@ class PostTests(LabTestCase):
         super().setUp()
         self.listening = Listening()
         self.place = (self.network.address(1), self.network.smtpPort)
-        self.parcel = OutgoingMessage(
+        self.message = OutgoingMessage(
             self.network.address(2),
             "mta.good.test",
             "bounces@good.test",
@@ -250,7 +250,7 @@ class PostTests(LabTestCase):
         self.addCleanup(factory.stop)
 
     def post(self) -> Deferred[SMTPAnswer]:
-        return post(IReactorTCP(reactor), self.place, self.parcel)
+        return post(IReactorTCP(reactor), self.place, self.message)
 
     async def test_accepted(self) -> None:
         """
@@ -260,10 +260,10 @@ class PostTests(LabTestCase):
         answer = await self.post()
         self.assertEqual(250, answer.code)
         self.assertEqual(
-            [(self.parcel.address, "mta.good.test", "bounces@good.test")],
+            [(self.message.address, "mta.good.test", "bounces@good.test")],
             self.listening.seen,
         )
-        self.assertEqual(self.parcel.message, self.listening.content)
+        self.assertEqual(self.message.message, self.listening.content)
 
     async def test_refused(self) -> None:
         """

@@ -111,7 +111,7 @@ def written(name: str) -> bytes:
     return writtenMessage(labMessage(name), keys(), NOON, "1")
 
 
-class WrittenLetterTests(SynchronousTestCase):
+class WrittenMessageTests(SynchronousTestCase):
     """
     Messages as they come in.
     """

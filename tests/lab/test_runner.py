@@ -95,7 +95,7 @@ class RunTests(TestCase):
         self.assertEqual(1, await self.begin(True, (wrong,)))
         self.assertIn("deferred (UNEXPECTED)", self.stdout.getvalue())
 
-    async def test_unexpectedLetter(self) -> None:
+    async def test_unexpectedMessage(self) -> None:
         """
         So it is with what comes in, and with the reports that it is owed.
         """

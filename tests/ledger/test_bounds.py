@@ -51,7 +51,7 @@ class CleanTests(SynchronousTestCase):
         self.assertEqual(bounded(EXPIRED), EXPIRED)
 
 
-class AdmittedTests(SynchronousTestCase):
+class FoldedFailureTests(SynchronousTestCase):
     """
     Tests for L{foldedFailure}.
     """
@@ -82,7 +82,7 @@ class AdmittedTests(SynchronousTestCase):
         self.assertEqual(self.admitted(MAX_FOLDED, folded), folded)
 
 
-class FollowsTests(SynchronousTestCase):
+class StateOrderTests(SynchronousTestCase):
     """
     The order of the states of reports.
     """

@@ -150,7 +150,7 @@ class EncodingTests(SynchronousTestCase):
         self.assertNotEqual(rowDigest("a"), rowDigest("b"))
 
 
-class AddUpTests(SynchronousTestCase):
+class SumEvaluationsTests(SynchronousTestCase):
     """
     Tests for L{sumEvaluations}.
     """

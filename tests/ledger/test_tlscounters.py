@@ -75,7 +75,7 @@ def totals(sums: Sequence[TLSDelta]) -> dict[bytes, tuple[bool, int, int, object
     }
 
 
-class AddUpTests(SynchronousTestCase):
+class SumOutcomesTests(SynchronousTestCase):
     """
     Adding up.
     """
@@ -136,7 +136,7 @@ class AddUpTests(SynchronousTestCase):
         self.assertEqual(storedPolicy(policies[-1]), storedPolicy(policies[-1]))
 
 
-class SameEverywhereTests(SynchronousTestCase):
+class AgreementTests(SynchronousTestCase):
     """
     Memory and database agree.
     """

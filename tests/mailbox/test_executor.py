@@ -53,7 +53,7 @@ class ProcessWriterTests(TestCase):
         self.writer = ProcessWriter(self.worker, self.fallback)
         self.addCleanup(self.writer.stop)
 
-    def post(
+    def write(
         self, message: Sequence[bytes], name: str, quota: int = 0
     ) -> Deferred[None]:
         return self.writer.write(
@@ -69,7 +69,7 @@ class ProcessWriterTests(TestCase):
         that they are.
         """
         await gatherResults(
-            [self.post([b"a", b"%03d" % each], f"{each}") for each in range(300)]
+            [self.write([b"a", b"%03d" % each], f"{each}") for each in range(300)]
         )
         self.assertEqual(self.stored(), [b"a%03d" % each for each in range(300)])
         self.assertEqual(self.fallback.written, 0)
@@ -81,8 +81,8 @@ class ProcessWriterTests(TestCase):
         spooled = SpooledMessage(self.root)
         spooled.write(b"x" * (MAX_IN_MEMORY + 1))
         self.addCleanup(spooled.close)
-        await self.post(spooled.chunks(b"y"), "file")
-        await self.post([b"z" * (MAX_MESSAGE_SIZE + 1)], "large")
+        await self.write(spooled.chunks(b"y"), "file")
+        await self.write([b"z" * (MAX_MESSAGE_SIZE + 1)], "large")
         self.assertEqual(self.fallback.written, 2)
         sizes = [len(each) for each in self.stored()]
         self.assertEqual(sizes, [MAX_IN_MEMORY + 2, MAX_MESSAGE_SIZE + 1])
@@ -92,13 +92,13 @@ class ProcessWriterTests(TestCase):
         Why a message can't be stored is known here as well as there, and doesn't
         keep others from it.
         """
-        posted = [self.post([b"x" * 60], f"{each}", 100) for each in range(2)]
+        posted = [self.write([b"x" * 60], f"{each}", 100) for each in range(2)]
         await posted[0]
         with self.assertRaises(MailboxFull):
             await posted[1]
         with self.assertRaises(FileExistsError):
             (self.root / "tmp" / "taken").touch()
-            await self.post([b"x"], "taken")
+            await self.write([b"x"], "taken")
         self.assertEqual(len(self.stored()), 1)
 
     async def test_lost(self) -> None:
@@ -110,8 +110,8 @@ class ProcessWriterTests(TestCase):
         with capturedLogs():
             self.worker.call(die, None).addErrback(lambda _: None)
             with self.assertRaises(WorkerLost):
-                await self.post([b"lost"], "a")
-            await self.post([b"there"], "b")
+                await self.write([b"lost"], "a")
+            await self.write([b"there"], "b")
         self.assertEqual(self.stored(), [b"there"])
 
     async def test_without(self) -> None:
@@ -120,8 +120,8 @@ class ProcessWriterTests(TestCase):
         """
         command = (sys.executable, "-c", "raise SystemExit(3)")
         with capturedLogs(), patch.object(process, "_COMMAND", command):
-            await gatherResults([self.post([b"x"], f"{each}") for each in range(9)])
-            await self.post([b"y"], "later")
+            await gatherResults([self.write([b"x"], f"{each}") for each in range(9)])
+            await self.write([b"y"], "later")
         self.assertEqual(self.fallback.written, 10)
         self.assertEqual(self.stored(), [b"x"] * 9 + [b"y"])
 
@@ -129,12 +129,12 @@ class ProcessWriterTests(TestCase):
         """
         Messages accepted before are stored; after that, none are accepted.
         """
-        posted = [self.post([b"x"], f"{each}") for each in range(500)]
+        posted = [self.write([b"x"], f"{each}") for each in range(500)]
         await self.writer.stop()
         for each in posted:
             self.successResultOf(each)
         with self.assertRaises(WriterClosed):
-            await self.post([b"x"], "late")
+            await self.write([b"x"], "late")
 
 
 class BoundTests(SynchronousTestCase):

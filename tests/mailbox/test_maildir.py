@@ -132,7 +132,7 @@ class MailStoreTests(StoreCase):
         self.assertTrue(size.startswith(b"1000S\n"), size)
         await store.stop()
 
-    async def test_sweep(self) -> None:
+    async def test_removeStaleTemp(self) -> None:
         """
         What died long ago is gone after a start, and a folder that can't be
         read is only logged.
@@ -479,7 +479,7 @@ class KilledTests(SynchronousTestCase):
         self.assertGreater(step, 8)
 
 
-class SweepTests(SynchronousTestCase):
+class RemoveStaleTempTests(SynchronousTestCase):
     """
     Tests for L{removeStaleTemp}.
     """

@@ -45,7 +45,7 @@ epilogue
 """
 
 
-class LeavesTests(SynchronousTestCase):
+class LeafPartsTests(SynchronousTestCase):
     """
     Tests for L{leafParts}.
     """

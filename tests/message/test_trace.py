@@ -131,7 +131,7 @@ class HeaderTests(SynchronousTestCase):
         self.assertLess(process_time() - begin, 1)
 
 
-class HopsTests(SynchronousTestCase):
+class CountReceivedTests(SynchronousTestCase):
     """
     Tests for L{countReceived} and L{isLooping}.
     """

@@ -313,7 +313,7 @@ class CacheTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(Broken)), 3)
 
 
-class TogetherTests(SynchronousTestCase):
+class ConcurrentLookupTests(SynchronousTestCase):
     """
     Tests for L{PolicyCache} that is asked by several at a time.
     """
@@ -337,7 +337,7 @@ class TogetherTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(each), STSLookup(DOMAIN, policy()))
         self.assertEqual(len(self.fetcher.asked), 1)
 
-    def test_oneLeaves(self) -> None:
+    def test_oneCancelled(self) -> None:
         """
         Who gives up doesn't take the answer from the others.
         """
@@ -347,7 +347,7 @@ class TogetherTests(SynchronousTestCase):
         self.fetcher.waiting[0].callback(policy())
         self.assertEqual(self.successResultOf(staying).policy, policy())
 
-    def test_allLeave(self) -> None:
+    def test_allCancelled(self) -> None:
         """
         If nobody waits any more the fetch is given up, and the next one
         begins anew.

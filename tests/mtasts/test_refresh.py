@@ -207,7 +207,7 @@ class RefreshTests(RefresherTestCase):
         self.assertIsNone(self.kept())
 
 
-class RoundTests(RefresherTestCase):
+class RefreshServiceTests(RefresherTestCase):
     """
     Tests for L{PolicyRefresher} as a service.
     """

@@ -102,7 +102,7 @@ class RecordTests(SynchronousTestCase):
             self.assertEqual(found.failure, expected)
 
 
-class RememberTests(SynchronousTestCase):
+class CacheEntryTests(SynchronousTestCase):
     """
     Tests for L{cacheEntry} and what judges the age of entries.
     """

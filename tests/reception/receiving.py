@@ -65,20 +65,20 @@ class PickyMailbox(MemoryMailbox):
     """
     One that may refuse.
 
-    @ivar trouble: What it fails with.
+    @ivar error: What it fails with.
     @ivar room: For how many octets there is room.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.trouble: Exception | None = None
+        self.error: Exception | None = None
         self.room = 1_000_000
 
     def deliver(
         self, mailbox: str, message: Sequence[bytes], seen: bool = False
     ) -> Deferred[None]:
-        if self.trouble is not None:
-            return fail(self.trouble)
+        if self.error is not None:
+            return fail(self.error)
         return super().deliver(mailbox, message, seen)
 
     def hasRoom(self, size: int) -> Deferred[bool]:
@@ -118,7 +118,7 @@ class ReceptionCase(SynchronousTestCase):
     """
 
     config = CONFIG
-    practice = LocalPolicy()
+    localPolicy = LocalPolicy()
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -135,7 +135,7 @@ class ReceptionCase(SynchronousTestCase):
         return MessageAuthenticator(
             self.clock,
             self.dns,
-            self.practice,
+            self.localPolicy,
             HOSTNAME,
             lambda f: execute(f),
             lambda: 0,
@@ -144,30 +144,32 @@ class ReceptionCase(SynchronousTestCase):
     def made(self, checks: MessageAuthenticator | None) -> Reception:
         config = parse(self.config, "moxtls.toml")
         ledger, clock = self.ledger, self.clock
-        aftermath = ReportDeliveryTracker(clock, ledger.archive, ledger.suppressions)
+        deliveryTracker = ReportDeliveryTracker(
+            clock, ledger.archive, ledger.suppressions
+        )
         self.directory = Directory(config)
-        house = LocalDomains(
+        localDomains = LocalDomains(
             HOSTNAME,
             self.directory,
             config.accounts,
             self.mail.__getitem__,
             config.postmaster.mailbox,
-            aftermath.bounced,
+            deliveryTracker.bounced,
             ReportAddresses(
                 clock, self.dns, config.domains, equivalents=self.directory.equivalents
             ).include,
         )
         recorder = EvaluationRecorder(clock, ledger.evaluations, True)
-        self.audience = VerdictDispatcher(
+        self.dispatcher = VerdictDispatcher(
             clock, [self.listening, recorder], ledger.history
         )
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
         return Reception(
             clock,
-            house,
+            localDomains,
             MailboxDelivery(self.mail.__getitem__, self.queue),
-            self.audience,
+            self.dispatcher,
             checks,
             lambda: "id1",
             folder,

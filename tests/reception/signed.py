@@ -9,13 +9,13 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.message.trace import ClientInfo
-from tests.sites import ed25519Key
+from tests.configs import ed25519Key
 
 _KEY = loadKey(ed25519Key())
 
 #: Of a host that may send for a.example, and of one that may for nobody.
 HOST = ClientInfo("192.0.2.1", "mail.a.example")
-STRANGER = ClientInfo("203.0.113.1", "stranger.example")
+OTHER_CLIENT = ClientInfo("203.0.113.1", "stranger.example")
 #: Of a list's or a forwarder's.
 RELAY = ClientInfo("198.51.100.1", "relay.example")
 

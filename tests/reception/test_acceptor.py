@@ -28,7 +28,7 @@ from tests.reception.receiving import (
     MailboxRefused,
     ReceptionCase,
 )
-from tests.reception.signed import HOST, STRANGER, message
+from tests.reception.signed import HOST, OTHER_CLIENT, message
 
 PLAIN = message("x@a.example")
 DSN = b"""\
@@ -112,7 +112,7 @@ class RecipientTests(ReceptionCase):
         self.assertEqual(self.code("all@our.example", 1001), 452)
 
 
-class StoredTests(ReceptionCase):
+class StoredMessageTests(ReceptionCase):
     """
     The messages in mailboxes.
     """
@@ -180,7 +180,7 @@ class StoredTests(ReceptionCase):
         """
         Mail of an authenticated user isn't checked.
         """
-        client = replace(STRANGER, user="anna")
+        client = replace(OTHER_CLIENT, user="anna")
         self.assertEqual(self.receive(PLAIN, client=client).reply.code, 250)
         self.assertEqual(self.places(), {("anna",)})
         self.assertEqual(self.dns.asked, [])
@@ -310,7 +310,7 @@ class DecidedTests(ReceptionCase):
         accounts that want it get it unread.
         """
         to = ("all@our.example", "postmaster")
-        received = self.receive(PLAIN, *to, client=STRANGER)
+        received = self.receive(PLAIN, *to, client=OTHER_CLIENT)
         self.assertEqual((received.reply.code, received.reply.enhanced), (550, "5.7.1"))
         self.assertIn("DMARC policy of a.example", received.reply.text)
         self.assertIn("SPF fail for a.example", received.reply.text)
@@ -325,8 +325,8 @@ class DecidedTests(ReceptionCase):
         """
         If that can't be stored it is refused all the same.
         """
-        self.mail["anna"].trouble = OSError("disk")
-        self.assertEqual(self.receive(PLAIN, client=STRANGER).reply.code, 550)
+        self.mail["anna"].error = OSError("disk")
+        self.assertEqual(self.receive(PLAIN, client=OTHER_CLIENT).reply.code, 550)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_quarantined(self) -> None:
@@ -335,7 +335,7 @@ class DecidedTests(ReceptionCase):
         """
         text = message("x@q.example")
         to = ("all@our.example", "lists@our.example", "postmaster")
-        received = self.receive(text, *to, client=STRANGER, sender="x@q.example")
+        received = self.receive(text, *to, client=OTHER_CLIENT, sender="x@q.example")
         self.assertEqual(received.reply.code, 250)
         expected = {("anna", "Junk"), ("bob", "Spam"), ("", "Junk")}
         self.assertEqual(self.places(), expected)
@@ -348,7 +348,7 @@ class DecidedTests(ReceptionCase):
         can't help it.
         """
         self.dns.fail("_dmarc.a.example", RRType.TXT)
-        self.assertEqual(self.receive(PLAIN, client=STRANGER).reply.code, 250)
+        self.assertEqual(self.receive(PLAIN, client=OTHER_CLIENT).reply.code, 250)
         [event] = self.listening.events
         self.assertEqual(event.verdict.status, AuthResult.TEMPERROR)
         self.assertEqual(event.finalDisposition, FinalDisposition.ACCEPTED)
@@ -446,7 +446,7 @@ class ObserverTests(ReceptionCase):
             b"TLS-Report-Domain: b.example",
             b'Content-Type: multipart/report; report-type="feedback-report"',
         ):
-            for client, isForReports in ((HOST, True), (STRANGER, False)):
+            for client, isForReports in ((HOST, True), (OTHER_CLIENT, False)):
                 self.receive(field + b"\r\n" + text, "anna@our.example", client=client)
                 event = self.listening.events[-1]
                 self.assertIs(event.isForReports, isForReports, (field, client))
@@ -461,7 +461,7 @@ class ObserverTests(ReceptionCase):
         """
         self.listening.answer = Deferred()
         self.assertEqual(self.receive(PLAIN).reply.code, 250)
-        settled = Deferred.fromCoroutine(self.audience.finished())
+        settled = Deferred.fromCoroutine(self.dispatcher.finished())
         self.assertNoResult(settled)
         self.listening.answer.errback(OSError("observer"))
         self.successResultOf(settled)
@@ -474,12 +474,12 @@ class ObserverTests(ReceptionCase):
         Mail that is really from somebody, and isn't junk, is a sign that one
         hears from him.
         """
-        self.receive(message("x@a.example"), "all@our.example", client=STRANGER)
+        self.receive(message("x@a.example"), "all@our.example", client=OTHER_CLIENT)
         self.assertFalse(self.isKnown("anna", "a.example"))
         self.receive(message("x@a.example"), "all@our.example", "postmaster")
         for account in ("anna", "bob", ""):
             self.assertTrue(self.isKnown(account, "a.example"))
-        self.receive(message("x@none.example"), client=STRANGER)
+        self.receive(message("x@none.example"), client=OTHER_CLIENT)
         self.assertFalse(self.isKnown("anna", "none.example"))
 
     def test_known(self) -> None:
@@ -489,7 +489,7 @@ class ObserverTests(ReceptionCase):
         """
 
         def known(to: str) -> bool:
-            self.receive(PLAIN, to, client=STRANGER)
+            self.receive(PLAIN, to, client=OTHER_CLIENT)
             return self.listening.events[-1].isKnown
 
         self.assertFalse(known("all@our.example"))
@@ -505,8 +505,8 @@ class ObserverTests(ReceptionCase):
         self.dns.put("_dmarc.n.example", RRType.TXT, record)
         text = message("x@n.example")
         for reports in (False, True):
-            self.audience.reportsFailures = reports
-            self.receive(text, client=STRANGER)
+            self.dispatcher.reportsFailures = reports
+            self.receive(text, client=OTHER_CLIENT)
             event = self.listening.events[-1]
             self.assertEqual(event.isKnown, not reports)
             self.assertTrue(text.startswith(event.header))
@@ -519,13 +519,13 @@ class FailureTests(ReceptionCase):
 
     BOTH = ("anna@our.example", "bob@our.example")
 
-    def code(self, *troubles: Exception | None) -> tuple[int, str]:
+    def code(self, *errors: Exception | None) -> tuple[int, str]:
         """
         The reply code with these results for anna and bob.
         """
-        for account, trouble in zip(("anna", "bob"), troubles, strict=False):
-            self.mail[account].trouble = trouble
-        reply = self.receive(PLAIN, *self.BOTH[: len(troubles)]).reply
+        for account, error in zip(("anna", "bob"), errors, strict=False):
+            self.mail[account].error = error
+        reply = self.receive(PLAIN, *self.BOTH[: len(errors)]).reply
         self.flushLoggedErrors(OSError)
         return reply.code, reply.enhanced
 
@@ -534,7 +534,7 @@ class FailureTests(ReceptionCase):
         If no copy was stored, the reply is the worst result (RFC 5321 4.2.5).
         """
         later, full, no = OSError("x"), MailboxFull(), MailboxRefused("no")
-        for troubles, expected in (
+        for errors, expected in (
             ((later,), (451, "4.3.0")),
             ((full,), (552, "5.2.2")),
             ((no,), (550, "5.7.1")),
@@ -542,7 +542,7 @@ class FailureTests(ReceptionCase):
             ((no, full), (552, "5.2.2")),
             ((no, no), (550, "5.7.1")),
         ):
-            self.assertEqual(self.code(*troubles), expected, troubles)
+            self.assertEqual(self.code(*errors), expected, errors)
         self.assertEqual(self.queue.envelopes, [])
 
     def test_some(self) -> None:
@@ -550,8 +550,8 @@ class FailureTests(ReceptionCase):
         If a copy was stored, the others are queued, so that nothing is delivered
         twice and failures are bounced.
         """
-        for trouble in (OSError("x"), MailboxFull(), MailboxRefused("no")):
-            self.assertEqual(self.code(None, trouble)[0], 250)
+        for error in (OSError("x"), MailboxFull(), MailboxRefused("no")):
+            self.assertEqual(self.code(None, error)[0], 250)
             envelope = self.queue.envelopes[-1]
             self.assertEqual(envelope.sender, "x@a.example")
             self.assertEqual(envelope.recipients, ("bob@our.example",))
@@ -574,10 +574,10 @@ class FailureTests(ReceptionCase):
         inbox.
         """
         text = message("x@q.example")
-        for trouble, code in ((OSError("x"), 451), (MailboxFull(), 250)):
-            self.mail["bob"].trouble = trouble
+        for error, code in ((OSError("x"), 451), (MailboxFull(), 250)):
+            self.mail["bob"].error = error
             received = self.receive(
-                text, *self.BOTH, client=STRANGER, sender="x@q.example"
+                text, *self.BOTH, client=OTHER_CLIENT, sender="x@q.example"
             )
             self.assertEqual(received.reply.code, code)
         self.assertEqual(self.queue.envelopes, [])
@@ -609,7 +609,7 @@ class TimeTests(ReceptionCase):
         """
         self.dns.hang("_dmarc.a.example", RRType.TXT)
         transaction = TransactionState("x@a.example", recipients=("anna@our.example",))
-        sink = self.reception.message(STRANGER, transaction)
+        sink = self.reception.message(OTHER_CLIENT, transaction)
         sink.write(PLAIN)
         waiting = sink.finish()
         self.assertNoResult(waiting)
@@ -635,7 +635,7 @@ class NoticeTests(ReceptionCase):
         A DSN about a report is out of the way, and its destination is left
         alone (RFC 8460 5.3).
         """
-        received = self.receive(DSN, self.TOKEN, sender="", client=STRANGER)
+        received = self.receive(DSN, self.TOKEN, sender="", client=OTHER_CLIENT)
         self.assertEqual(received.reply.code, 250)
         self.assertEqual(self.places(), {("", "Postmaster", "tlsrpt")})
         [stored] = self.mail[""].messages["Postmaster", "tlsrpt"]
@@ -650,8 +650,8 @@ class NoticeTests(ReceptionCase):
         """
         If it can't be kept it comes again.
         """
-        self.mail[""].trouble = OSError("disk")
-        received = self.receive(DSN, self.TOKEN, sender="", client=STRANGER)
+        self.mail[""].error = OSError("disk")
+        received = self.receive(DSN, self.TOKEN, sender="", client=OTHER_CLIENT)
         self.assertEqual(received.reply.code, 451)
         self.flushLoggedErrors(OSError)
 

@@ -22,7 +22,7 @@ from moxtls.reception.delivery import (
 from moxtls.reception.policy import MailboxCopy, StoreResult
 
 ANNA = Address.parse("anna@our.example")
-LETTER = StoredMessage(
+MESSAGE = StoredMessage(
     "x@a.example", lambda before: (before, b"A: b\r\n"), eightBit=True
 )
 
@@ -61,7 +61,7 @@ class DeliveryTests(SynchronousTestCase):
             MailboxCopy("anna", "Inbox", ANNA),
             MailboxCopy("gone", "Inbox", ANNA),
         ]
-        delivered = delivery.deliver(LETTER, copies, FinalDisposition.ACCEPTED)
+        delivered = delivery.deliver(MESSAGE, copies, FinalDisposition.ACCEPTED)
         reply = self.successResultOf(Deferred.fromCoroutine(delivered))
         self.assertEqual(reply.code, 250)
         [envelope] = self.queue.envelopes
@@ -77,7 +77,7 @@ class DeliveryTests(SynchronousTestCase):
         mailbox = SlowMailbox()
         delivery = MailboxDelivery(lambda account: mailbox, self.queue)
         copies = [MailboxCopy("anna", "Inbox", ANNA)] * (MAX_CONCURRENT_WRITES + 5)
-        storing = Deferred.fromCoroutine(delivery.store(LETTER, copies))
+        storing = Deferred.fromCoroutine(delivery.store(MESSAGE, copies))
         self.assertEqual(len(mailbox.writing), MAX_CONCURRENT_WRITES)
         mailbox.writing[1].errback(OSError("disk"))
         for each in mailbox.writing:

@@ -10,10 +10,10 @@ from moxtls.domain import Domain
 from moxtls.queue.types import Envelope
 from moxtls.reception.observers import MAX_PENDING, HistoryRecorder, VerdictDispatcher
 from tests.reception.receiving import ReceptionCase
-from tests.reception.signed import STRANGER, message
+from tests.reception.signed import OTHER_CLIENT, message
 
 
-class AudienceTests(ReceptionCase):
+class VerdictDispatcherTests(ReceptionCase):
     """
     Tests for L{VerdictDispatcher}.
     """
@@ -23,29 +23,29 @@ class AudienceTests(ReceptionCase):
         With too many notifications in progress, mail waits.
         """
         history = self.ledger.history
-        standing: list[Deferred[None]] = []
+        pending: list[Deferred[None]] = []
 
         def received(account: str, domain: Domain, now: float) -> Deferred[None]:
-            standing.append(Deferred())
-            return standing[-1]
+            pending.append(Deferred())
+            return pending[-1]
 
         history.received = received  # type: ignore[method-assign]
-        audience = VerdictDispatcher(self.clock, [], history)
+        dispatcher = VerdictDispatcher(self.clock, [], history)
 
         def arrived() -> Deferred[None]:
             return Deferred.fromCoroutine(
-                audience.recordReceived("anna", Domain("a.example"))
+                dispatcher.recordReceived("anna", Domain("a.example"))
             )
 
         for _ in range(MAX_PENDING - 1):
             self.successResultOf(arrived())
         waiting = arrived()
         self.assertNoResult(waiting)
-        standing[0].callback(None)
+        pending[0].callback(None)
         self.successResultOf(waiting)
-        for each in standing[1:]:
+        for each in pending[1:]:
             each.callback(None)
-        self.successResultOf(Deferred.fromCoroutine(audience.finished()))
+        self.successResultOf(Deferred.fromCoroutine(dispatcher.finished()))
 
     def test_unknown(self) -> None:
         """
@@ -54,19 +54,19 @@ class AudienceTests(ReceptionCase):
         self.ledger.history.isKnown = (  # type: ignore[method-assign]
             lambda account, organizational: fail(OSError("database"))
         )
-        asked = self.audience.isKnown(["anna"], Domain("a.example"))
+        asked = self.dispatcher.isKnown(["anna"], Domain("a.example"))
         self.assertTrue(self.successResultOf(Deferred.fromCoroutine(asked)))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
 
-class CorrespondenceTests(ReceptionCase):
+class HistoryRecorderTests(ReceptionCase):
     """
     Tests for L{HistoryRecorder}.
     """
 
     def submitted(self, user: str, sender: str, *to: str) -> None:
         accounts = self.reception.accounts
-        noted = HistoryRecorder(self.directory, accounts, self.audience)
+        noted = HistoryRecorder(self.directory, accounts, self.dispatcher)
         sent = noted.submitted(user, Envelope(sender, to))
         self.successResultOf(Deferred.fromCoroutine(sent))
 
@@ -105,5 +105,5 @@ class CorrespondenceTests(ReceptionCase):
         Domains to which a user writes are known afterwards.
         """
         self.submitted("anna", "anna@our.example", "x@a.example")
-        self.receive(message("x@a.example"), client=STRANGER)
+        self.receive(message("x@a.example"), client=OTHER_CLIENT)
         self.assertTrue(self.listening.events[-1].isKnown)

@@ -53,7 +53,7 @@ ACCOUNTS = {
 }
 
 
-def findings(verdict: Verdict, authors: Authors = READ) -> AuthenticationOutcome:
+def outcome(verdict: Verdict, authors: Authors = READ) -> AuthenticationOutcome:
     return AuthenticationOutcome(FOUND, verdict, authors)
 
 
@@ -71,7 +71,7 @@ class DecideTests(SynchronousTestCase):
             (DMARCPolicy.QUARANTINE, FinalDisposition.JUNK),
             (DMARCPolicy.REJECT, FinalDisposition.REJECTED_BY_DMARC),
         ):
-            found = findings(replace(REJECT, disposition=disposition))
+            found = outcome(replace(REJECT, disposition=disposition))
             decision = decide(found, "x@a.example")
             self.assertEqual(decision.finalDisposition, finalDisposition)
             self.assertEqual(
@@ -88,23 +88,23 @@ class DecideTests(SynchronousTestCase):
             REJECT, status=AuthResult.TEMPERROR, disposition=DMARCPolicy.NONE
         )
         self.assertEqual(
-            decide(findings(verdict), "").finalDisposition, FinalDisposition.ACCEPTED
+            decide(outcome(verdict), "").finalDisposition, FinalDisposition.ACCEPTED
         )
-        found = replace(findings(verdict), isOverdue=True)
+        found = replace(outcome(verdict), isOverdue=True)
         self.assertEqual(
             decide(found, ""), Decision(FinalDisposition.REJECTED, DMARC_UNAVAILABLE)
         )
         found = replace(
-            findings(replace(verdict, policy=DMARCPolicy.NONE)), isOverdue=True
+            outcome(replace(verdict, policy=DMARCPolicy.NONE)), isOverdue=True
         )
         self.assertEqual(decide(found, "").finalDisposition, FinalDisposition.ACCEPTED)
-        found = replace(findings(replace(verdict, discovery=None)), isOverdue=True)
+        found = replace(outcome(replace(verdict, discovery=None)), isOverdue=True)
         self.assertEqual(decide(found, "").refusal, DMARC_UNAVAILABLE)
-        found = replace(findings(REJECT), isOverdue=True)
+        found = replace(outcome(REJECT), isOverdue=True)
         self.assertEqual(
             decide(found, "").finalDisposition, FinalDisposition.REJECTED_BY_DMARC
         )
-        found = replace(findings(PASSED), isOverdue=True)
+        found = replace(outcome(PASSED), isOverdue=True)
         self.assertEqual(decide(found, "").finalDisposition, FinalDisposition.ACCEPTED)
 
     def test_words(self) -> None:
@@ -115,7 +115,7 @@ class DecideTests(SynchronousTestCase):
             (DMARCPolicy.REJECT, "the DMARC policy of a.example"),
             (DMARCPolicy.NONE, "what this host does about DMARC failures of a.example"),
         ):
-            reply = decide(findings(replace(REJECT, policy=policy)), "").refusal
+            reply = decide(outcome(replace(REJECT, policy=policy)), "").refusal
             self.assertIsNotNone(reply)
             self.assertIn(words, reply.text if reply else "")
 
@@ -126,7 +126,7 @@ class DecideTests(SynchronousTestCase):
         nothing = Verdict(AuthResult.NONE)
         for state, sender in product(FromField, ("x@a.example", "")):
             finalDisposition = decide(
-                findings(nothing, Authors(state)), sender
+                outcome(nothing, Authors(state)), sender
             ).finalDisposition
             expected = FinalDisposition.REJECTED if sender else FinalDisposition.JUNK
             if state is FromField.REPEATED:
@@ -147,7 +147,7 @@ class DecideTests(SynchronousTestCase):
             (replace(PASSED, alignedDKIM=(), spfAligned=False), False),
             (replace(PASSED, disposition=DMARCPolicy.QUARANTINE), False),
         ):
-            found = findings(verdict)
+            found = outcome(verdict)
             domain = authenticatedOrganization(found, decide(found, "x@a.example"))
             self.assertEqual(domain, A if proven else None)
 
@@ -163,12 +163,12 @@ class DecideTests(SynchronousTestCase):
         ):
             verdict = replace(PASSED, author=below, discovery=discovery)
             domain = authenticatedOrganization(
-                findings(verdict), Decision(FinalDisposition.ACCEPTED)
+                outcome(verdict), Decision(FinalDisposition.ACCEPTED)
             )
             self.assertEqual(domain, expected)
 
 
-class CopyTests(SynchronousTestCase):
+class PlanCopiesTests(SynchronousTestCase):
     """
     Tests for L{planCopies}.
     """
@@ -213,7 +213,7 @@ class CopyTests(SynchronousTestCase):
         self.assertEqual(found, (MailboxCopy("anna", "Inbox", ANNA),))
 
 
-class AnswerTests(SynchronousTestCase):
+class ReplyForTests(SynchronousTestCase):
     """
     Tests for L{replyFor} and L{undelivered}.
     """

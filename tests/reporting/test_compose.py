@@ -53,7 +53,7 @@ from tests.reporting.support import (
 URIS = ("mailto:tls@a.example", "https://a.example/", "mailto:tls@b.example")
 
 
-class LetterWriterTests(SynchronousTestCase):
+class ReportComposerTests(SynchronousTestCase):
     """
     Tests for L{ReportComposer}.
     """
@@ -145,7 +145,7 @@ class LetterWriterTests(SynchronousTestCase):
         self.assertEqual(report.key.part, "ab12")
 
 
-class DMARCLetterTests(SynchronousTestCase):
+class DMARCReportTests(SynchronousTestCase):
     """
     What L{ReportComposer} does with what only DMARC reports have.
     """
@@ -405,7 +405,7 @@ class ComposeTLSTests(SynchronousTestCase):
         self.assertEqual(message["From"].addresses[0].domain, str(SUBMITTER))
 
 
-class ComposeDMARCTests(SynchronousTestCase):
+class ComposeAggregateReportTests(SynchronousTestCase):
     """
     Tests for L{composeAggregateReport} and L{composeErrorReport} (RFC 9990 3.5.2,
     RFC 7489 7.2.2).

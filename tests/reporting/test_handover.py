@@ -108,7 +108,7 @@ class QueueSubmitterTests(SynchronousTestCase):
         self.assertEqual(list(queue.bodies.values()), [report().message])
 
 
-class AftermathTests(SynchronousTestCase):
+class ReportDeliveryTrackerTests(SynchronousTestCase):
     """
     Tests for L{ReportDeliveryTracker}.
     """
@@ -116,10 +116,10 @@ class AftermathTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.ledger = MemoryLedger()
-        self.aftermath = ReportDeliveryTracker(
+        self.deliveryTracker = ReportDeliveryTracker(
             self.clock, self.ledger.archive, self.ledger.suppressions
         )
-        verifyObject(IReportObserver, self.aftermath)
+        verifyObject(IReportObserver, self.deliveryTracker)
         self.number = 0
 
     def sent(self, destination: str = URI) -> OutgoingReport:
@@ -145,11 +145,13 @@ class AftermathTests(SynchronousTestCase):
         self, composed: OutgoingReport, ending: DeliveryStatus, text: str = ""
     ) -> OutgoingReport:
         envelope = reportEnvelope(composed)
-        self.successResultOf(self.aftermath.reportEnded(envelope, result(ending, text)))
+        self.successResultOf(
+            self.deliveryTracker.reportEnded(envelope, result(ending, text))
+        )
         return self.found(composed)
 
     def bounce(self, recipient: str, message: bytes = FAILED) -> ReportKind | None:
-        return self.successResultOf(self.aftermath.bounced(recipient, message))
+        return self.successResultOf(self.deliveryTracker.bounced(recipient, message))
 
     def found(self, composed: OutgoingReport) -> OutgoingReport:
         found = self.successResultOf(self.ledger.archive.find(str(composed.key)))
@@ -193,7 +195,7 @@ class AftermathTests(SynchronousTestCase):
         """
         A report that isn't in the archive any more is passed over.
         """
-        ended = self.aftermath.reportEnded(
+        ended = self.deliveryTracker.reportEnded(
             reportEnvelope(report()), result(DeliveryStatus.PERMANENT)
         )
         self.successResultOf(ended)

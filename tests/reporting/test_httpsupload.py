@@ -55,7 +55,7 @@ class HTTPSCourierTests(SynchronousTestCase):
     ) -> Deferred[tuple[Result, ...]]:
         path = Path(self.mktemp())
         path.write_bytes(b"\x1f\x8bdocument")
-        parcel = BatchMessage(
+        message = BatchMessage(
             "id", "", (URI,), path, 10, contentType="application/tlsrpt+gzip"
         )
         self.client = FakeClient(*answers)
@@ -64,7 +64,7 @@ class HTTPSCourierTests(SynchronousTestCase):
         courier = HTTPSCourier(clock, self.client)
         verifyObject(ICourier, courier)
         return courier.deliver(
-            Batch(URI, (parcel,), report=ReportKind.TLS), MemoryResultRecorder()
+            Batch(URI, (message,), report=ReportKind.TLS), MemoryResultRecorder()
         )
 
     def result(self, *answers: Response | HTTPSFailure) -> Result:
@@ -109,9 +109,9 @@ class HTTPSCourierTests(SynchronousTestCase):
         No answer is temporary, a bad certificate included; but a host that
         doesn't exist is gone.
         """
-        for trouble in HTTPSErrorKind:
-            gone = trouble is HTTPSErrorKind.NO_NAME
-            result = self.result(HTTPSFailure(trouble, "reason"))
+        for error in HTTPSErrorKind:
+            gone = error is HTTPSErrorKind.NO_NAME
+            result = self.result(HTTPSFailure(error, "reason"))
             expected = DeliveryStatus.PERMANENT if gone else DeliveryStatus.TEMPORARY
             self.assertIs(result.ending, expected)
             self.assertIn("reason", result.text)

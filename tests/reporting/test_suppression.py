@@ -44,7 +44,7 @@ Diagnostic-Code: smtp; 550 5.1.1\r
 """
 
 
-class ReadNotificationTests(SynchronousTestCase):
+class ReadDSNTests(SynchronousTestCase):
     """
     Tests for L{readDSN}: RFC 3464.
     """

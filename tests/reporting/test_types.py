@@ -39,7 +39,7 @@ class ReportKeyTests(SynchronousTestCase):
         self.assertEqual(str(key), str(report(sender="other@sender.example").key))
 
 
-class SubjectTests(SynchronousTestCase):
+class ReportPeriodTests(SynchronousTestCase):
     """
     Tests for L{ReportPeriod}.
     """

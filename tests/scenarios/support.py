@@ -37,7 +37,7 @@ from moxtls.tlsrpt.types import (
 from tests.ledger.contracts import Stores
 from tests.reporting.support import ED25519, HOSTNAME, SUBMITTER, ids
 
-TROUBLE = FailureDetail(ResultType.STARTTLS_NOT_SUPPORTED)
+FAILURE = FailureDetail(ResultType.STARTTLS_NOT_SUPPORTED)
 
 
 class Ledger(Stores, Protocol):
@@ -49,7 +49,7 @@ class Ledger(Stores, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RecipientDomain:
     """
     A recipient domain.
 
@@ -65,7 +65,7 @@ class Place:
         """
         So many sessions that succeeded, and as many without TLS.
         """
-        failures = Counter({TROUBLE: sessions})
+        failures = Counter({FAILURE: sessions})
         kind = PolicyType.STS if self.lines else PolicyType.NO_POLICY
         own = TLSPolicy(kind, self.domain, self.lines)
         return SessionOutcome(
@@ -83,7 +83,7 @@ class Place:
 #: Policy domain, its policy, sessions.
 Contents = frozenset[tuple[str, tuple[str, ...], int]]
 #: Day, recipient domain, lines of its policy.
-Seen = tuple[date, Domain, tuple[str, ...]]
+SessionKey = tuple[date, Domain, tuple[str, ...]]
 
 
 class Journal:
@@ -94,10 +94,10 @@ class Journal:
     """
 
     def __init__(self) -> None:
-        self.sessions: Counter[Seen] = Counter()
+        self.sessions: Counter[SessionKey] = Counter()
 
-    def note(self, day: date, place: Place, sessions: int) -> None:
-        self.sessions[day, place.domain, place.lines] += sessions
+    def note(self, day: date, recipient: RecipientDomain, sessions: int) -> None:
+        self.sessions[day, recipient.domain, recipient.lines] += sessions
 
     def total(self, day: date, domain: Domain) -> int:
         """
@@ -157,7 +157,7 @@ class Node:
         self.ledger = ledger
         self.queue = MemoryQueue(clock, lambda: f"{name}{newID()}")
         self.recorder = OutcomeRecorder(clock, ledger.outcomes)
-        self.aftermath = ReportDeliveryTracker(
+        self.deliveryTracker = ReportDeliveryTracker(
             clock, ledger.archive, ledger.suppressions
         )
         self._resolver = resolver
@@ -249,7 +249,7 @@ class Nodes:
     def __init__(
         self,
         first: date,
-        places: Iterable[Place],
+        recipients: Iterable[RecipientDomain],
         ledgers: Iterable[Ledger],
         apart: bool = False,
     ) -> None:
@@ -258,7 +258,7 @@ class Nodes:
         @param apart: Whether each node has a clock of its own.
         """
         self.resolver = MemoryResolver()
-        self.places = {place.domain: place for place in places}
+        self.recipients = {recipient.domain: recipient for recipient in recipients}
         self.journal = Journal()
         self.clock = _clock(first)
         self.nodes = [
@@ -282,9 +282,11 @@ class Nodes:
         """
         Have C{node} deliver mail to C{domain}, and record how TLS went.
         """
-        place = self.places.get(domain) or Place(domain, Domain(f"mx.{domain}"))
-        self.journal.note(utcDay(node.clock.seconds()), place, sessions)
-        node.recorder.sessionEnded(place.outcome(sessions, report is None))
+        recipient = self.recipients.get(domain) or RecipientDomain(
+            domain, Domain(f"mx.{domain}")
+        )
+        self.journal.note(utcDay(node.clock.seconds()), recipient, sessions)
+        node.recorder.sessionEnded(recipient.outcome(sessions, report is None))
 
     def deliverReports(self, node: Node) -> None:
         """
@@ -294,7 +296,7 @@ class Nodes:
             domain = domainOf(envelope.recipients[0])
             if domain is not None:
                 self.deliver(node, domain, 1, envelope.report)
-            node.aftermath.reportEnded(envelope, arrived(envelope))
+            node.deliveryTracker.reportEnded(envelope, arrived(envelope))
 
     def goOn(self, hours: float) -> None:
         """

@@ -115,7 +115,7 @@ class MailHost:
         self.received: list[ReceivedTLSReport] = []
         self._internet = internet
         self._newID = ids()
-        self._aftermath = ReportDeliveryTracker(
+        self._deliveryTracker = ReportDeliveryTracker(
             internet.clock, self.ledger.archive, self.ledger.suppressions
         )
         self.queue = self._queue(folder)
@@ -173,7 +173,7 @@ class MailHost:
             Settlement(self.hostname.ascii, self._newID),
             ReportStatusNotifier(
                 clock,
-                [self._aftermath],
+                [self._deliveryTracker],
                 self.mailbox,
                 lambda kind: bounceMailbox(kind, POSTMASTER),
             ),
@@ -221,13 +221,13 @@ class MailHost:
         name = self.hostname.ascii
         config = parse(self.config.format(host=name, domain=self.domain), "moxtls.toml")
         directory = Directory(config)
-        house = LocalDomains(
+        localDomains = LocalDomains(
             name,
             directory,
             config.accounts,
             self._mailboxOf,
             POSTMASTER,
-            self._aftermath.bounced,
+            self._deliveryTracker.bounced,
             ReportAddresses(
                 self._internet.clock,
                 self._internet.resolver,
@@ -241,7 +241,7 @@ class MailHost:
             ListenerSettings(ServerSettings(name, starttls=True)),
             Reception(
                 clock,
-                house,
+                localDomains,
                 MailboxDelivery(self._mailboxOf, self.queue),
                 VerdictDispatcher(clock, self.observers(), self.ledger.history),
                 self.checks(),
@@ -265,7 +265,9 @@ class MailHost:
         return None
 
     def _mailboxOf(self, account: str) -> IMailbox:
-        return self.mailbox if account == HOST_ACCOUNT else _Account(self, account)
+        return (
+            self.mailbox if account == HOST_ACCOUNT else _AccountMailbox(self, account)
+        )
 
     def arrived(self, account: str, message: bytes) -> Deferred[None]:
         """
@@ -289,7 +291,7 @@ class MailHost:
 
 
 @implementer(IMailbox)
-class _Account:
+class _AccountMailbox:
     """
     Somebody at a L{MailHost}.
     """

@@ -20,7 +20,15 @@ from moxtls.reporting.rua import canonicalURI
 from moxtls.reporting.types import ReportState
 from tests.ledger.test_ledger import emptied, emptyFile
 from tests.queue.killing import quickDirectory
-from tests.scenarios.support import Contents, Ledger, Node, Nodes, Place, Sent, asks
+from tests.scenarios.support import (
+    Contents,
+    Ledger,
+    Node,
+    Nodes,
+    RecipientDomain,
+    Sent,
+    asks,
+)
 
 if TYPE_CHECKING:
     _TestCase = SynchronousTestCase
@@ -50,29 +58,31 @@ GUEST = Domain("guest.example")
 #: Where mail, but no report, goes.
 SILENT = Domain("silent.example")
 #: Gets reports of others by mail, and no other mail.
-INTAKE = Domain("intake.example")
+COLLECTOR = Domain("collector.example")
 
 TESTING = ("version: STSv1", "mode: testing")
 ENFORCE = ("version: STSv1", "mode: enforce")
-PLACES = (
-    Place(TENANT, SHARED),
-    Place(ALPHA, SHARED),
-    Place(POSTED, Domain("mx.posted.example")),
-    Place(IDN, SHARED),
-    Place(MOVING, SHARED),
-    Place(LATE, Domain("mx.late.example")),
-    Place(FICKLE, SHARED, TESTING),
-    Place(BOTH, BOTH),
-    Place(GUEST, BOTH),
-    Place(SILENT, SHARED),
-    Place(INTAKE, SHARED),
+RECIPIENTS = (
+    RecipientDomain(TENANT, SHARED),
+    RecipientDomain(ALPHA, SHARED),
+    RecipientDomain(POSTED, Domain("mx.posted.example")),
+    RecipientDomain(IDN, SHARED),
+    RecipientDomain(MOVING, SHARED),
+    RecipientDomain(LATE, Domain("mx.late.example")),
+    RecipientDomain(FICKLE, SHARED, TESTING),
+    RecipientDomain(BOTH, BOTH),
+    RecipientDomain(GUEST, BOTH),
+    RecipientDomain(SILENT, SHARED),
+    RecipientDomain(COLLECTOR, SHARED),
 )
-MAILED = tuple(place.domain for place in PLACES if place.domain != INTAKE)
+MAILED = tuple(
+    recipient.domain for recipient in RECIPIENTS if recipient.domain != COLLECTOR
+)
 #: Those that are told about themselves, every day.
 OWNERS = tuple(domain for domain in MAILED if domain != SILENT)
 #: Where reports are wanted at first.
-WISHES = {
-    TENANT: ("mailto:tls@intake.example",),
+DESTINATIONS = {
+    TENANT: ("mailto:tls@collector.example",),
     ALPHA: ("mailto:tls@alpha.example",),
     POSTED: ("https://posted.example/tls", "mailto:tls@posted.example"),
     IDN: ("mailto:tls@bücher.example",),
@@ -81,13 +91,13 @@ WISHES = {
     FICKLE: ("mailto:tls@fickle.example",),
     BOTH: ("mailto:tls@both.example",),
     GUEST: ("mailto:tls@guest.example",),
-    INTAKE: ("mailto:never@intake.example",),
-    SHARED: ("mailto:tls@intake.example",),
+    COLLECTOR: ("mailto:never@collector.example",),
+    SHARED: ("mailto:tls@collector.example",),
     Domain("mx.late.example"): ("mailto:tls@late.example",),
 }
 #: The clients of the host that are in its report: not the one whose own goes
 #: to the same address.
-CLIENTS = (ALPHA, IDN, MOVING, FICKLE, SILENT, INTAKE)
+CLIENTS = (ALPHA, IDN, MOVING, FICKLE, SILENT, COLLECTOR)
 
 #: Mail is sent so many times a day.
 ROUNDS = 4
@@ -113,12 +123,12 @@ class DaysContract(_TestCase):
         ledgers = self.makeLedgers()
         for ledger in ledgers:
             self.addCleanup(ledger.stop)
-        self.world = Nodes(FIRST, PLACES, ledgers, apart)
-        for domain, uris in WISHES.items():
+        self.world = Nodes(FIRST, RECIPIENTS, ledgers, apart)
+        for domain, uris in DESTINATIONS.items():
             asks(self.world.resolver, domain, *uris)
         self.first, self.second = self.world.nodes
 
-    def mailRound(self, *nodes: Node) -> None:
+    def exchangeMail(self, *nodes: Node) -> None:
         """
         Six hours of mail.
         """
@@ -157,7 +167,7 @@ class DaysContract(_TestCase):
             for (when, what, lines), count in journal.sessions.items()
             if (when, what) == (day, domain)
         }
-        host = str(self.world.places[domain].host)
+        host = str(self.world.recipients[domain].host)
         if withHost:
             found.add((host, (), journal.total(day, domain)))
         return frozenset(found)
@@ -184,7 +194,7 @@ class DaysContract(_TestCase):
                 for to in self.wanted(day, domain):
                     found[day, str(domain), to] = self.own(day, domain, withHost)
             host = f"host {SHARED}"
-            found[day, host, "tls@intake.example"] = self.clients(day, *CLIENTS)
+            found[day, host, "tls@collector.example"] = self.clients(day, *CLIENTS)
             host = f"host {BOTH}"
             found[day, host, "tls@both.example"] = self.clients(day, GUEST)
         # It wasn't known yet that the domain's own report would go there too.
@@ -198,35 +208,35 @@ class DaysContract(_TestCase):
         """
         if domain == MOVING and day != DAYS[0]:
             return ("new@moving.example",)
-        uris = (canonicalURI(each) for each in WISHES[domain])
+        uris = (canonicalURI(each) for each in DESTINATIONS[domain])
         return tuple(each.removeprefix("mailto:") for each in uris)
 
     # --- the days --------------------------------------------------------------------
 
     def firstDay(self) -> None:
         for _ in range(ROUNDS):
-            self.mailRound(self.first, self.second)
+            self.exchangeMail(self.first, self.second)
         self.world.resolver.fail(f"_smtp._tls.{LATE}", RRType.TXT)
 
     def secondDay(self) -> None:
         """
         It is noon before everybody knows where reports are wanted.
         """
-        self.mailRound(self.second)
-        self.mailRound(self.second)
+        self.exchangeMail(self.second)
+        self.exchangeMail(self.second)
         for domain in (LATE, MOVING):
-            asks(self.world.resolver, domain, *WISHES[domain])
+            asks(self.world.resolver, domain, *DESTINATIONS[domain])
         asks(self.world.resolver, MOVING, "mailto:new@moving.example")
-        self.world.places[FICKLE] = Place(FICKLE, SHARED, ENFORCE)
-        self.mailRound(self.second)
-        self.mailRound(self.second)
+        self.world.recipients[FICKLE] = RecipientDomain(FICKLE, SHARED, ENFORCE)
+        self.exchangeMail(self.second)
+        self.exchangeMail(self.second)
 
     def thirdDay(self) -> None:
         """
         Until its reports are out.
         """
         for _ in range(ROUNDS - 1):
-            self.mailRound(self.second, self.first)
+            self.exchangeMail(self.second, self.first)
         self.world.goOn(6)
 
     def check(self) -> None:

@@ -36,7 +36,7 @@ class DMARCReportTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.world = DMARCWorld()
         ledger = self.world.ledger
-        self.aftermath = ReportDeliveryTracker(
+        self.deliveryTracker = ReportDeliveryTracker(
             self.world.clock, ledger.archive, ledger.suppressions
         )
 
@@ -310,7 +310,7 @@ class DMARCReportTests(SynchronousTestCase):
         self.pass_(0.1)
         (envelope,) = self.world.queue.envelopes
         result = Result("id", "dmarc@a.example", DeliveryStatus.PERMANENT, "5.1.1")
-        self.successResultOf(self.aftermath.reportEnded(envelope, result))
+        self.successResultOf(self.deliveryTracker.reportEnded(envelope, result))
         for _ in range(50):
             self.receive()
             self.pass_(1)
@@ -334,7 +334,7 @@ class DMARCReportTests(SynchronousTestCase):
         self.pass_(0.1)
         (envelope,) = self.world.queue.envelopes
         dsn = DSN % (b"failed", b"5.1.1")
-        kind = self.successResultOf(self.aftermath.bounced(envelope.sender, dsn))
+        kind = self.successResultOf(self.deliveryTracker.bounced(envelope.sender, dsn))
         assert kind is not None
         self.assertEqual(bounceMailbox(kind, "Postmaster"), "Postmaster/dmarc")
         (report,) = self.archived()

@@ -67,10 +67,10 @@ class NotingCourier:
     def deliver(
         self, batch: Batch, recorder: IResultRecorder
     ) -> Deferred[tuple[Result, ...]]:
-        for parcel in batch.messages:
+        for message in batch.messages:
             # It has to be there, and whole.
-            parcel.path.read_bytes().index(b"\r\n\r\n")
-            what = parcel.sender or f"dsn {parcel.messageID}"
+            message.path.read_bytes().index(b"\r\n\r\n")
+            what = message.sender or f"dsn {message.messageID}"
             self._journal.note("attempt", what, batch.destination)
         isRefused = batch.destination == "refusing.example"
         return succeed(refused(batch) if isRefused else delivered(batch))

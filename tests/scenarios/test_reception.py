@@ -36,7 +36,7 @@ from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
 from tests.reception.receiving import HOSTNAME, ReceptionCase
-from tests.reception.signed import HOST, RELAY, STRANGER, message, signer
+from tests.reception.signed import HOST, OTHER_CLIENT, RELAY, message, signer
 
 ANNA = "anna@our.example"
 LIST = b"List-Id: <talk.relay.example>\r\n"
@@ -108,11 +108,11 @@ class MailCase(ReceptionCase):
     def kinds(self) -> list[OverrideKind]:
         return [each.kind for each in self.row().reasons]
 
-    def trusting(self, practice: LocalPolicy) -> Reception:
+    def trusting(self, localPolicy: LocalPolicy) -> Reception:
         """
         The same host, run by somebody with preferences.
         """
-        self.practice = practice
+        self.localPolicy = localPolicy
         return self.made(self.checks())
 
 
@@ -156,7 +156,7 @@ class VerdictTests(MailCase):
         its domain asks for nothing it is taken (RFC 9989 4.7).
         """
         text = message("x@n.example", "stranger.example")
-        codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+        codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
         self.assertEqual(codes, [250, 250])
         row = self.row()
         self.assertEqual(row.disposition, Disposition.NONE)
@@ -170,7 +170,7 @@ class VerdictTests(MailCase):
         and kept by who wants to see it.
         """
         text = message("x@a.example", "stranger.example")
-        codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+        codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
         self.assertEqual(codes, [250, 550])
         self.assertEqual(self.places(), {("anna", "Rejects")})
         self.assertEqual(self.row().disposition, Disposition.REJECT)
@@ -180,7 +180,7 @@ class VerdictTests(MailCase):
         Or is put where suspicious mail goes.
         """
         text = message("x@q.example")
-        codes = self.say(text, "bob@our.example", client=STRANGER)
+        codes = self.say(text, "bob@our.example", client=OTHER_CLIENT)
         self.assertEqual(codes, [250, 250])
         self.assertEqual(self.places(), {("bob", "Spam")})
         self.assertEqual(self.row().disposition, Disposition.QUARANTINE)
@@ -229,7 +229,9 @@ class VerdictTests(MailCase):
         An operator may only look (RFC 9989 5.3.6), and then says so.
         """
         self.reception = self.trusting(LocalPolicy(enforcement=DMARCPolicy.NONE))
-        self.assertEqual(self.say(message("x@a.example"), client=STRANGER), [250, 250])
+        self.assertEqual(
+            self.say(message("x@a.example"), client=OTHER_CLIENT), [250, 250]
+        )
         self.assertEqual(self.places(), {("anna",)})
         self.assertEqual(self.kinds(), [OverrideKind.LOCAL_POLICY])
 
@@ -239,7 +241,9 @@ class VerdictTests(MailCase):
         isn't certain.
         """
         self.dns.fail("_dmarc.a.example", RRType.TXT)
-        self.assertEqual(self.say(message("x@a.example"), client=STRANGER), [250, 250])
+        self.assertEqual(
+            self.say(message("x@a.example"), client=OTHER_CLIENT), [250, 250]
+        )
         self.assertIn(b"dmarc=temperror", self.stored("anna")[0])
         self.assertEqual(self.rows(), [])
 
@@ -249,7 +253,7 @@ class VerdictTests(MailCase):
         5322 3.6).
         """
         text = b"From: ceo@a.example\r\n" + message("x@stranger.example")
-        codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+        codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
         self.assertEqual(codes, [250, 550])
         self.assertEqual(self.places(), set())
 
@@ -265,7 +269,7 @@ class VerdictTests(MailCase):
             "x@stranger.example\r\n\x0b <ceo@a.example>",
         ):
             text = message(author, "stranger.example")
-            codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+            codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
             self.assertEqual(codes, [250, 550], author)
         self.assertEqual(self.places(), set())
 
@@ -279,7 +283,7 @@ class VerdictTests(MailCase):
             b" bh=YQ==; b=QUJD\r\n"
         )
         text = forged + message("ceo@a.example", "stranger.example")
-        codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+        codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
         self.assertEqual(codes, [250, 550])
         # One that a list or a forwarder broke.
         text = message("x@a.example", "a.example").replace(b"hello", b"[talk] hello")
@@ -309,7 +313,7 @@ class VerdictTests(MailCase):
         not the same as none (RFC 8601 2.7.1).
         """
         text = b"DKIM-Signature: eeee\r\n" + message("x@n.example")
-        self.assertEqual(self.say(text, client=STRANGER), [250, 250])
+        self.assertEqual(self.say(text, client=OTHER_CLIENT), [250, 250])
         [stored] = self.stored("anna")
         self.assertIn(b'dkim=permerror reason="d= is not a domain"', stored)
         self.assertNotIn(b"dkim=none", stored)
@@ -326,7 +330,7 @@ class VerdictTests(MailCase):
             self.setUp()
             self.dns.put("_dmarc.o.example", RRType.TXT, record)
             self.dns.put("sub.o.example", RRType.A, "192.0.2.9")
-            codes = self.say(message("x@sub.o.example"), client=STRANGER)
+            codes = self.say(message("x@sub.o.example"), client=OTHER_CLIENT)
             self.assertEqual(codes, [250, 250])
             self.assertEqual(self.places(), {("anna",)})
             self.assertIn(result, self.stored("anna")[0])
@@ -337,7 +341,7 @@ class VerdictTests(MailCase):
         9989 11.5).
         """
         text = message("ceo@a.example, x@stranger.example", "stranger.example")
-        codes = self.say(text, client=STRANGER, sender="x@stranger.example")
+        codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
         self.assertEqual(codes, [250, 250])
         self.assertEqual(self.places(), {("anna", "Junk")})
 
@@ -367,7 +371,7 @@ class ReportTests(MailCase):
         A domain under C{p=none}, all of whose mail fails, gets a report on it (RFC
         9989 5.1.5), unless reports are for those only who are known.
         """
-        self.say(message("x@n.example"), client=STRANGER)
+        self.say(message("x@n.example"), client=OTHER_CLIENT)
         settings = DMARCReporting(Domain("our.example"))
         [refusal] = self.drafts(replace(settings, strangers=False))
         assert isinstance(refusal, NoReport)
@@ -381,11 +385,11 @@ class ReportTests(MailCase):
         Mail that was refused or junk is no reason for a report to a stranger,
         but is in one that has another reason (RFC 9990 8).
         """
-        self.say(message("x@a.example"), client=STRANGER)
-        self.say(message("x@q.example"), client=STRANGER)
+        self.say(message("x@a.example"), client=OTHER_CLIENT)
+        self.say(message("x@q.example"), client=OTHER_CLIENT)
         settings = DMARCReporting(Domain("our.example"))
         self.assertEqual(self.drafts(settings), [])
-        self.say(message("x@a.example"), client=STRANGER)
+        self.say(message("x@a.example"), client=OTHER_CLIENT)
         self.say(message("x@a.example", "a.example"))
         [draft] = self.drafts(settings)
         assert isinstance(draft, ReportDraft)
@@ -444,10 +448,10 @@ class DeliveryTests(MailCase):
         nobody knows its domain, it is no reason to write there.
         """
         for _ in range(5):
-            self.say(message("x@a.example"), client=STRANGER)
+            self.say(message("x@a.example"), client=OTHER_CLIENT)
         self.assertEqual(self.counts(), {True: 5})
         self.ledger.history.sent("anna", Domain("a.example"), 0)
-        self.say(message("x@a.example"), client=STRANGER)
+        self.say(message("x@a.example"), client=OTHER_CLIENT)
         self.assertEqual(self.counts(), {True: 5, False: 1})
 
     def counts(self) -> dict[bool, int]:

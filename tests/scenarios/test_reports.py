@@ -118,7 +118,7 @@ class ReportDaysTests(SynchronousTestCase):
         """
         self.world.asks(A)
         ledger = self.world.ledger
-        aftermath = ReportDeliveryTracker(
+        deliveryTracker = ReportDeliveryTracker(
             self.world.clock, ledger.archive, ledger.suppressions
         )
         for number in range(4):
@@ -129,7 +129,7 @@ class ReportDaysTests(SynchronousTestCase):
                 result = Result(
                     "id", "tls@a.example", DeliveryStatus.PERMANENT, "5.1.1"
                 )
-                self.successResultOf(aftermath.reportEnded(envelope, result))
+                self.successResultOf(deliveryTracker.reportEnded(envelope, result))
         reports = self.successResultOf(ledger.archive.reports(domain=A))
         states = [report.state for report in reversed(reports)]
         self.assertEqual(

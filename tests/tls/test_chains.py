@@ -34,7 +34,7 @@ def search(*chain: Made, now: float = NOW) -> PathBuilder:
     return PathBuilder([each.certificate for each in chain], (HOST,), now)
 
 
-class SearchTests(SynchronousTestCase):
+class PathBuilderTests(SynchronousTestCase):
     """
     Tests for L{PathBuilder}.
     """
@@ -217,7 +217,7 @@ class LeafTests(SynchronousTestCase):
     Tests for L{checkLeaf}.
     """
 
-    def isFor(self, made: Made) -> bool:
+    def matchesName(self, made: Made) -> bool:
         """
         Whether it is for one of L{NAMES}.
         """
@@ -247,19 +247,21 @@ class LeafTests(SynchronousTestCase):
             (("other.example",), False),
         ):
             made = make(Traits("Any", hosts))
-            self.assertEqual(self.isFor(made), expected, hosts)
+            self.assertEqual(self.matchesName(made), expected, hosts)
 
     def test_commonName(self) -> None:
         """
         RFC 7672 3.2.3: "The CN-ID is only considered when no DNS-IDs are
         present".
         """
-        self.assertTrue(self.isFor(make(Traits("mx.example"))))
-        self.assertTrue(self.isFor(make(Traits("*.example"))))
-        self.assertFalse(self.isFor(make(Traits("mx.example", ("other.example",)))))
+        self.assertTrue(self.matchesName(make(Traits("mx.example"))))
+        self.assertTrue(self.matchesName(make(Traits("*.example"))))
+        self.assertFalse(
+            self.matchesName(make(Traits("mx.example", ("other.example",))))
+        )
         mail = x509.SubjectAlternativeName([x509.RFC822Name("a@mx.example")])
         made = make(Traits("mx.example", extensions=((mail, False),)))
-        self.assertTrue(self.isFor(made))
+        self.assertTrue(self.matchesName(made))
 
     def test_purpose(self) -> None:
         """
@@ -274,7 +276,7 @@ class LeafTests(SynchronousTestCase):
             usage = x509.ExtendedKeyUsage([purpose])
             extensions = ((usage, False),)
             made = make(Traits("mx.example", ("mx.example",), extensions=extensions))
-            self.assertEqual(self.isFor(made), expected, purpose)
+            self.assertEqual(self.matchesName(made), expected, purpose)
 
     def test_critical(self) -> None:
         """
@@ -285,7 +287,7 @@ class LeafTests(SynchronousTestCase):
         for critical in (True, False):
             extensions = ((unknown, critical),)
             made = make(Traits("mx.example", ("mx.example",), extensions=extensions))
-            self.assertEqual(self.isFor(made), not critical)
+            self.assertEqual(self.matchesName(made), not critical)
 
     def test_malformed(self) -> None:
         """
@@ -295,7 +297,7 @@ class LeafTests(SynchronousTestCase):
             x509.SubjectAlternativeName.oid, b"\x30\x03\x82\x01"
         )
         made = make(Traits("mx.example", extensions=((san, False),)))
-        self.assertFalse(self.isFor(made))
+        self.assertFalse(self.matchesName(made))
 
     def test_manyNames(self) -> None:
         """
@@ -304,7 +306,7 @@ class LeafTests(SynchronousTestCase):
         for count, expected in ((MAX_NAMES - 1, True), (MAX_NAMES, False)):
             others = tuple(f"{each}.example" for each in range(count))
             made = make(Traits("Many", ("mx.example", *others)))
-            self.assertEqual(self.isFor(made), expected, count)
+            self.assertEqual(self.matchesName(made), expected, count)
 
 
 class IssuerTests(SynchronousTestCase):

@@ -30,7 +30,7 @@ HOST = Domain("mx.example")
 ROOT = authority("Root")
 MIDDLE = authority("Middle", ROOT)
 LEAF = leaf("mx.example", MIDDLE)
-STRANGER = leaf("mx.example")
+OTHER = leaf("mx.example")
 
 BOUNDED = settings(max_examples=100, deadline=None)
 records = st.builds(
@@ -135,7 +135,7 @@ class StrongestTests(SynchronousTestCase):
         """
         RFC 7671 9: a chain that matches only the weaker digest doesn't match.
         """
-        stale = STRANGER.record(3, 1, 2)
+        stale = OTHER.record(3, 1, 2)
         found = verdict(LEAF.record(3, 1, 1), stale)
         self.assertIs(found, DANEVerdict.NO_MATCH)
 
@@ -155,7 +155,7 @@ class StringTests(SynchronousTestCase):
         self.assertEqual(policyStrings([two, one]), expected)
 
 
-class FindingTests(SynchronousTestCase):
+class TLSALookupTests(SynchronousTestCase):
     """
     Tests for L{TLSALookup}.
     """
@@ -196,14 +196,14 @@ class EETests(SynchronousTestCase):
         RFC 7672 3.1.1, 3.2.1: names, dates and issuers don't matter.
         """
         odd = make(Traits("odd", ("other.example",), (-9, -8)), ROOT)
-        found = verdict(odd.record(3, 1, 1), chain=(odd, STRANGER))
+        found = verdict(odd.record(3, 1, 1), chain=(odd, OTHER))
         self.assertIs(found, DANEVerdict.MATCHED)
 
     def test_anyOf(self) -> None:
         """
         RFC 6698 2.1: one match is enough, so that keys can be changed.
         """
-        old, new = STRANGER.record(3, 1, 1), LEAF.record(3, 1, 1)
+        old, new = OTHER.record(3, 1, 1), LEAF.record(3, 1, 1)
         self.assertIs(verdict(old, new), DANEVerdict.MATCHED)
         self.assertIs(verdict(old), DANEVerdict.NO_MATCH)
 
@@ -273,7 +273,7 @@ class TATests(SynchronousTestCase):
         """
         What is wrong under one record doesn't matter if another matches.
         """
-        found = verdict(STRANGER.record(2, 0, 0), LEAF.record(3, 1, 1))
+        found = verdict(OTHER.record(2, 0, 0), LEAF.record(3, 1, 1))
         self.assertIs(found, DANEVerdict.MATCHED)
 
     def test_unrelatedAnchor(self) -> None:
@@ -365,7 +365,7 @@ class AnyRecordTests(SynchronousTestCase):
         st.permutations(
             [
                 LEAF.record(3, 1, 1),
-                *map(STRANGER.record, (2,) * 4, (0, 1, 0, 1), (0, 0, 1, 2)),
+                *map(OTHER.record, (2,) * 4, (0, 1, 0, 1), (0, 0, 1, 2)),
             ]
         )
     )

@@ -29,12 +29,12 @@ Kind = TLSError.Kind
 CHAIN = (good().certificate,)
 GOOD = CertificateVerification(CHAIN, (), True)
 UNTRUSTED = CertificateVerification(CHAIN, ((18, 0),), True)
-SEEN = SessionRecord("192.0.2.1", "192.0.2.2", "mx.example", "mx.helo.example")
+SESSION = SessionRecord("192.0.2.1", "192.0.2.2", "mx.example", "mx.helo.example")
 
 
 def failure(resultType: ResultType, reason: str = "") -> FailureDetail:
     """
-    As all failures of C{SEEN} look.
+    As all failures of C{SESSION} look.
     """
     return FailureDetail(
         resultType,
@@ -68,14 +68,14 @@ class ClassifyTests(SynchronousTestCase):
         """
         A session that didn't get as far as TLS says nothing.
         """
-        self.assertEqual(classify(SEEN), ClassifiedSession())
+        self.assertEqual(classify(SESSION), ClassifiedSession())
 
     def test_notOffered(self) -> None:
         """
         No STARTTLS where it was optional: told, but no session failed
         (RFC 8460 4.3.1).
         """
-        record = replace(SEEN, starttls=STARTTLSResult.NOT_OFFERED)
+        record = replace(SESSION, starttls=STARTTLSResult.NOT_OFFERED)
         self.assertEqual(
             classify(record), self.both(0, 0, ResultType.STARTTLS_NOT_SUPPORTED)
         )
@@ -84,7 +84,7 @@ class ClassifyTests(SynchronousTestCase):
         """
         A refused STARTTLS failed the session, with the code as the reason.
         """
-        record = replace(SEEN, starttls=STARTTLSResult.REFUSED, code=454)
+        record = replace(SESSION, starttls=STARTTLSResult.REFUSED, code=454)
         self.assertEqual(
             classify(record),
             self.both(
@@ -99,7 +99,7 @@ class ClassifyTests(SynchronousTestCase):
         """
         Plaintext behind STARTTLS failed the session.
         """
-        record = replace(SEEN, starttls=STARTTLSResult.INJECTED)
+        record = replace(SESSION, starttls=STARTTLSResult.INJECTED)
         self.assertEqual(
             classify(record),
             self.both(
@@ -112,7 +112,7 @@ class ClassifyTests(SynchronousTestCase):
         A broken handshake is told to both.
         """
         error = TLSError(Kind.REMOTE_ALERT, 70)
-        record = replace(SEEN, starttls=STARTTLSResult.BROKEN, error=error)
+        record = replace(SESSION, starttls=STARTTLSResult.BROKEN, error=error)
         self.assertEqual(
             classify(record),
             self.both(
@@ -132,7 +132,7 @@ class ClassifyTests(SynchronousTestCase):
     ) -> ClassifiedSession:
         return classify(
             replace(
-                SEEN,
+                SESSION,
                 starttls=STARTTLSResult.COMPLETED,
                 verification=verification,
                 dane=dane,
@@ -291,7 +291,7 @@ class CertificateFailureTests(SynchronousTestCase):
         )
 
 
-class TroubleFailureTests(SynchronousTestCase):
+class TLSErrorFailureTests(SynchronousTestCase):
     """
     Tests for L{tlsErrorFailure}.
     """

@@ -115,7 +115,7 @@ class ReloadingContextTests(SynchronousTestCase):
         certFile.write_bytes(old)
         self.assertEqual(self.presented(), "CN=one.example")
 
-    def test_quietly(self) -> None:
+    def test_notLogged(self) -> None:
         """
         That files are missing is said once, and not to each client.
         """
@@ -259,7 +259,7 @@ class NamedTests(SynchronousTestCase):
         self.assertRaises(OSError, ReloadingContext, *files, [(missing, missing)])
 
 
-class NamesTests(SynchronousTestCase):
+class CoversHostTests(SynchronousTestCase):
     """
     Tests for L{coversHost}.
     """

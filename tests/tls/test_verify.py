@@ -37,7 +37,7 @@ UNVERIFIED_LEAF = 21
 EXPIRED = 10
 
 
-class WitnessTests(SynchronousTestCase):
+class RecordingVerifierTests(SynchronousTestCase):
     """
     Tests for L{RecordingVerifier}.
     """
@@ -51,14 +51,14 @@ class WitnessTests(SynchronousTestCase):
         """
         Shake hands and return what was witnessed.
         """
-        witness = RecordingVerifier(trust, names)
-        verifyObject(IOpenSSLClientConnectionCreator, witness)
+        verifier = RecordingVerifier(trust, names)
+        verifyObject(IOpenSSLClientConnectionCreator, verifier)
         link = Link(Protocol(), Protocol(), Clock())
         link.server.startTLS(Presenting(presented.context()))
-        link.client.startTLS(witness)
+        link.client.startTLS(verifier)
         link.flush()
         self.assertTrue(link.open)
-        return witness.verification()
+        return verifier.verification()
 
     def test_good(self) -> None:
         """
@@ -118,7 +118,7 @@ class WitnessTests(SynchronousTestCase):
         self.assertTrue(self.verification(good(), trusting()).noRoots)
 
 
-class ContextTests(SynchronousTestCase):
+class LoadTrustStoreTests(SynchronousTestCase):
     """
     Tests for L{loadTrustStore}.
     """
@@ -216,12 +216,12 @@ class NameTests(SynchronousTestCase):
             self.assertFalse(matchesName(malformed, ["mx.example"]))
 
 
-class JudgeTests(SynchronousTestCase):
+class VerifyChainTests(SynchronousTestCase):
     """
     Tests for L{verifyChain}.
     """
 
-    def test_judge(self) -> None:
+    def test_verifyChain(self) -> None:
         """
         Chains are judged as a witness would.
         """

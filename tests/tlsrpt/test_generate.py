@@ -60,7 +60,7 @@ VALUES = st.recursive(
 )
 
 
-class CheckTests(SynchronousTestCase):
+class FindFaultsTests(SynchronousTestCase):
     """
     Tests for L{findFaults}: RFC 8460 4.4.
     """

@@ -80,7 +80,7 @@ def changed(path: tuple[str | int, ...], value: object) -> bytes:
     return json.dumps(report).encode()
 
 
-class ReadReportTests(SynchronousTestCase):
+class ReadTLSReportTests(SynchronousTestCase):
     """
     Tests for L{readTLSReport}.
     """

@@ -24,7 +24,7 @@ from tests.corpus import corpus
 GOOD = b"v=TLSRPTv1; rua=mailto:tlsrpt@example.org"
 
 
-class FindRecordTests(SynchronousTestCase):
+class FindTLSRPTRecordTests(SynchronousTestCase):
     """
     Tests for L{findTLSRPTRecord}.
     """
@@ -38,7 +38,7 @@ class FindRecordTests(SynchronousTestCase):
         )
         self.assertEqual(found, TLSRPTRecord(("mailto:tlsrpt@example.org",)))
 
-    def test_trouble(self) -> None:
+    def test_problems(self) -> None:
         """
         None, several and a malformed one are told apart; a malformed record
         counts next to a good one (RFC 8460 3: the number must be one).
@@ -67,7 +67,7 @@ class FindRecordTests(SynchronousTestCase):
         self.assertIsInstance(found, TLSRPTRecord | TLSRPTRecordError)
 
 
-class ParseRecordTests(SynchronousTestCase):
+class ParseTLSRPTRecordTests(SynchronousTestCase):
     """
     Tests for L{parseTLSRPTRecord}.
     """

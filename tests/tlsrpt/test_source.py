@@ -223,7 +223,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         self.assertEqual(len(self.draft(HOST, 1).destinations), 2)
         self.assertEqual(len(self.report(HOST, 1).policies), 2)
 
-    def test_untold(self) -> None:
+    def test_unreported(self) -> None:
         """
         A host is told about a recipient domain that got no report itself, as
         it wants none.
@@ -252,7 +252,7 @@ class TLSReportSourceTests(SynchronousTestCase):
             found = {each.domain for each in self.report(A).policies}
             self.assertEqual(found, domains)
 
-    def test_hostUntold(self) -> None:
+    def test_hostUnreported(self) -> None:
         """
         A recipient domain that comes after its host, to which nothing was
         sent, is told everything.

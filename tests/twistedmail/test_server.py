@@ -399,7 +399,7 @@ class RefusalTests(ServerCase):
         self.assertEqual(self.kept("anna").lost, 1)
 
 
-class TroubleTests(ServerCase):
+class ErrorTests(ServerCase):
     """
     Errors of the filter and of the application.
     """

@@ -37,7 +37,7 @@ from moxtls.twistedmail.client import filterServer
 from moxtls.twistedmail.server import IFilteredMessage, IMessageFilter
 from moxtls.twistedmail.verdicts import MessageFilter
 from tests.reception.receiving import HOSTNAME, NOW, Listening
-from tests.reception.signed import HOST, RELAY, STRANGER, message, resolver
+from tests.reception.signed import HOST, OTHER_CLIENT, RELAY, message, resolver
 from tests.smtp.stock import Connection, Curious, Delivery, Kept, stockFactory
 
 OK = ["250 Delivery in progress"]
@@ -46,7 +46,7 @@ FORGED = (
 ).encode()
 
 
-class ScreeningCase(SynchronousTestCase):
+class MessageFilterCase(SynchronousTestCase):
     """
     A stock server whose mail is judged.
     """
@@ -70,14 +70,14 @@ class ScreeningCase(SynchronousTestCase):
         )
         recorder = EvaluationRecorder(self.clock, self.ledger.evaluations)
         observers = (self.listening, recorder)
-        audience = VerdictDispatcher(self.clock, observers, self.ledger.history)
+        dispatcher = VerdictDispatcher(self.clock, observers, self.ledger.history)
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
-        self.screening = MessageFilter(self.checks, audience, folder, self.enforce)
+        self.filter = MessageFilter(self.checks, dispatcher, folder, self.enforce)
 
     def connection(self, client: ClientInfo = HOST) -> Connection:
         stock = stockFactory(delivery=self.delivery)
-        factory = filterServer(self.clock, stock, self.screening)
+        factory = filterServer(self.clock, stock, self.filter)
         return Connection(factory, client.address, client.helo)
 
     def send(
@@ -116,7 +116,7 @@ class ScreeningCase(SynchronousTestCase):
         return results
 
 
-class VerdictTests(ScreeningCase):
+class VerdictTests(MessageFilterCase):
     """
     Verdicts, and their observers.
     """
@@ -125,8 +125,8 @@ class VerdictTests(ScreeningCase):
         """
         It is what a captured server asks.
         """
-        verifyObject(IMessageFilter, self.screening)
-        verifyObject(IFilteredMessage, self.screening.message(HOST, ""))
+        verifyObject(IMessageFilter, self.filter)
+        verifyObject(IFilteredMessage, self.filter.message(HOST, ""))
 
     def test_pass(self) -> None:
         """
@@ -177,7 +177,7 @@ class VerdictTests(ScreeningCase):
         )
         domains = [Domain("our.example")]
         addresses = ReportAddresses(self.clock, self.dns, domains)
-        self.screening.reportAddresses = addresses
+        self.filter.reportAddresses = addresses
         self.send(message("x@a.example", "a.example"), "anna", "bob")
         told = [each.isForReports for each in self.listening.events]
         self.assertEqual(told, [True, False])
@@ -191,7 +191,7 @@ class VerdictTests(ScreeningCase):
         Evaluations for aggregate reports are recorded (RFC 9990 3.1.1.7).
         """
         self.send(message("x@a.example", "a.example"))
-        self.send(message("x@a.example"), client=STRANGER)
+        self.send(message("x@a.example"), client=OTHER_CLIENT)
         self.clock.advance(WRITE_INTERVAL)
         stored = self.successResultOf(self.ledger.evaluations.evaluations())
         found = {
@@ -200,7 +200,7 @@ class VerdictTests(ScreeningCase):
         }
         expected = {
             HOST.address: Disposition.PASS,
-            STRANGER.address: Disposition.REJECT,
+            OTHER_CLIENT.address: Disposition.REJECT,
         }
         self.assertEqual(found, expected)
         self.flushLoggedErrors(smtp.SMTPServerError)
@@ -211,9 +211,9 @@ class VerdictTests(ScreeningCase):
         when it is forged later.
         """
         spoofed = message("x@a.example")
-        self.send(spoofed, client=STRANGER)
+        self.send(spoofed, client=OTHER_CLIENT)
         self.send(message("x@a.example", "a.example"), "Anna")
-        self.send(spoofed, "anna", client=STRANGER)
+        self.send(spoofed, "anna", client=OTHER_CLIENT)
         known = [each.isKnown for each in self.listening.events]
         self.assertEqual(known, [False, True, True])
         self.flushLoggedErrors(smtp.SMTPServerError)
@@ -274,7 +274,7 @@ class VerdictTests(ScreeningCase):
         self.assertTrue(self.kept().text.endswith(body.replace(b"\r\n", b"\n")))
 
 
-class EnforcingTests(ScreeningCase):
+class EnforcingTests(MessageFilterCase):
     """
     DMARC policies are enforced.
     """
@@ -284,7 +284,7 @@ class EnforcingTests(ScreeningCase):
         The client hears 550 5.7.1 and the word DMARC (RFC 9989 7.2); no
         recipient gets anything.
         """
-        replies = self.send(message("x@a.example"), "anna", "bob", client=STRANGER)
+        replies = self.send(message("x@a.example"), "anna", "bob", client=OTHER_CLIENT)
         self.assertTrue(replies[0].startswith("550-5.7.1 "))
         self.assertIn("the DMARC policy of a.example", replies[0])
         self.assertEqual(len(self.flushLoggedErrors(smtp.SMTPServerError)), 1)
@@ -298,7 +298,7 @@ class EnforcingTests(ScreeningCase):
         The header of a message shows that its policy asks for quarantine.
         """
         text = message("x@q.example")
-        replies = self.send(text, client=STRANGER, sender="x@stranger.example")
+        replies = self.send(text, client=OTHER_CLIENT, sender="x@stranger.example")
         self.assertEqual(replies, OK)
         self.assertIn("dmarc=fail (disposition quarantine)", self.results())
         (event,) = self.listening.events
@@ -323,7 +323,7 @@ class EnforcingTests(ScreeningCase):
         self.assertEqual(len(self.flushLoggedErrors(smtp.SMTPServerError)), 1)
 
 
-class AnnotatingTests(ScreeningCase):
+class AnnotatingTests(MessageFilterCase):
     """
     The result is only added to the header.
     """
@@ -335,7 +335,7 @@ class AnnotatingTests(ScreeningCase):
         It gets what should have been refused, and sees that; reports say
         that it was the recipient's choice (RFC 9990 3.1.6).
         """
-        self.assertEqual(self.send(message("x@a.example"), client=STRANGER), OK)
+        self.assertEqual(self.send(message("x@a.example"), client=OTHER_CLIENT), OK)
         self.assertIn("dmarc=fail (disposition reject)", self.results())
         (event,) = self.listening.events
         self.assertEqual(event.finalDisposition, FinalDisposition.ACCEPTED)
@@ -353,7 +353,7 @@ class AnnotatingTests(ScreeningCase):
         self.assertEqual(self.kept().lines[-3:], [b"", b"no header", b"at all"])
 
 
-class TroubleTests(ScreeningCase):
+class ErrorTests(MessageFilterCase):
     """
     Messages that can't be evaluated.
     """
@@ -372,7 +372,7 @@ class TroubleTests(ScreeningCase):
         for name in ("begin", "finish"):
             self.breaking(name)
             text = message("x@a.example", fields=FORGED)
-            self.assertEqual(self.send(text, client=STRANGER), OK)
+            self.assertEqual(self.send(text, client=OTHER_CLIENT), OK)
             self.assertEqual(
                 self.results(),
                 f"{HOSTNAME}; spf=temperror; dkim=temperror; dmarc=temperror",
@@ -400,7 +400,7 @@ class TroubleTests(ScreeningCase):
         good over it (RFC 9989 7.2).
         """
         self.dns.hang("_dmarc.a.example", RRType.TXT)
-        connection = self.connection(STRANGER)
+        connection = self.connection(OTHER_CLIENT)
         connection.begin("x@a.example", "anna")
         self.assertEqual(connection.send(message("x@a.example")), [])
         self.clock.advance(MAX_WAIT)

@@ -141,7 +141,7 @@ def octets(data: bytes) -> list[bytes]:
     return [bytes([each]) for each in data]
 
 
-class CanonicalBodyTests(SynchronousTestCase):
+class BodyCanonicalizerTests(SynchronousTestCase):
     """
     Tests for L{BodyCanonicalizer}.
     """
@@ -240,7 +240,7 @@ class CanonicalBodyTests(SynchronousTestCase):
         self.assertLessEqual(max(map(len, pieces)), 8192)
 
 
-class FieldsOfTests(SynchronousTestCase):
+class CanonicalFieldsTests(SynchronousTestCase):
     """
     Tests for L{canonicalFields} and L{canonicalField}.
     """

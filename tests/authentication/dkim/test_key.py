@@ -33,14 +33,14 @@ def modulus(bits: int) -> int:
     return (1 << (bits - 1)) + 1
 
 
-class ReadKeyTests(SynchronousTestCase):
+class ParseKeyRecordTests(SynchronousTestCase):
     """
     Tests for L{parseKeyRecord}.
     """
 
     def refused(self, text: str) -> tuple[str, AuthResult]:
-        trouble = self.assertRaises(UnusableKey, parseKeyRecord, text.encode())
-        return trouble.problem, trouble.status
+        error = self.assertRaises(UnusableKey, parseKeyRecord, text.encode())
+        return error.problem, error.status
 
     def test_kinds(self) -> None:
         """
@@ -112,7 +112,7 @@ class ReadKeyTests(SynchronousTestCase):
             )
         short = ("the RSA key is too short", AuthResult.POLICY)
         long = ("the RSA key is too long", AuthResult.POLICY)
-        for bits, exponent, trouble in [
+        for bits, exponent, error in [
             (512, 3, short),
             (1023, 65537, short),
             (8200, 65537, long),
@@ -121,7 +121,7 @@ class ReadKeyTests(SynchronousTestCase):
             (4096, (1 << 4000) + 1, long),
         ]:
             text = f"p={publicKey(modulus(bits), exponent)}"
-            self.assertEqual(self.refused(text), trouble, (bits, exponent.bit_length()))
+            self.assertEqual(self.refused(text), error, (bits, exponent.bit_length()))
 
     def test_strange(self) -> None:
         """
@@ -156,8 +156,8 @@ class ReadKeyTests(SynchronousTestCase):
         """
         try:
             key = parseKeyRecord(text)
-        except UnusableKey as trouble:
-            self.assertTrue(trouble.problem)
+        except UnusableKey as error:
+            self.assertTrue(error.problem)
         else:
             self.assertIsInstance(key, PublicKey)
             self.assertFalse(key.accepts(bytes(128), bytes(32)))

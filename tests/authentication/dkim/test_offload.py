@@ -45,8 +45,8 @@ from moxtls.workers.process import (
     execute,
 )
 from tests import MAX_WAIT
+from tests.configs import rsaKey
 from tests.reception.signed import BODY, signer
-from tests.sites import rsaKey
 from tests.workers.calls import die
 
 reactor = cast(IWorkerReactor, installed)
@@ -78,7 +78,7 @@ def _message(body: bytes = BODY) -> bytes:
     return sign(header + b"\r\n" + body, KEYS.values())
 
 
-class VerificationTests(SynchronousTestCase):
+class DKIMJobTests(SynchronousTestCase):
     """
     Tests for L{DKIMJob}.
     """

@@ -52,7 +52,7 @@ def read(**changes: str | None) -> Signature | DKIMResult:
     return parseSignature(parseSignatureClaim(field(changes), 0), NOW)
 
 
-class ReadSignatureTests(SynchronousTestCase):
+class ParseSignatureTests(SynchronousTestCase):
     """
     Tests for L{parseSignature}.
     """

@@ -102,7 +102,7 @@ def withRecords(*records: str) -> Zone:
     return {**ZONE, ED25519.recordName: list(records)}
 
 
-class ClaimsOfTests(SynchronousTestCase):
+class SignatureClaimsTests(SynchronousTestCase):
     """
     Tests for L{signatureClaims}.
     """
@@ -185,7 +185,7 @@ class ClaimsOfTests(SynchronousTestCase):
             self.assertEqual(len(signatureClaims(splitHeader(header))), count, header)
 
 
-class FindKeysTests(SynchronousTestCase):
+class LookUpKeysTests(SynchronousTestCase):
     """
     Tests for L{lookUpKeys}.
     """
@@ -195,9 +195,9 @@ class FindKeysTests(SynchronousTestCase):
         All keys are asked for at once, and each once.
         """
         header, _ = split(sign(MESSAGE, [RSA, ED25519, RSA]))
-        inquiry = lookUpKeys(signatureClaims(splitHeader(NOBODY + header)))
+        lookups = lookUpKeys(signatureClaims(splitHeader(NOBODY + header)))
         self.assertEqual(
-            next(inquiry),
+            next(lookups),
             (
                 LookupQuestion("r._domainkey.sender.example", RRType.TXT),
                 LookupQuestion("e._domainkey.sender.example", RRType.TXT),

@@ -85,13 +85,13 @@ class SPFTestCase(SynchronousTestCase):
         self.put(domain, RRType.TXT, record)
 
     def ask(self, request: SPFRequest) -> SPFResult:
-        inquiry = checkHost(request)
+        lookups = checkHost(request)
         self.rounds = []
         try:
-            questions = next(inquiry)
+            questions = next(lookups)
             while True:
                 self.rounds.append(questions)
-                questions = inquiry.send(tuple(map(self.answer, questions)))
+                questions = lookups.send(tuple(map(self.answer, questions)))
         except StopIteration as end:
             result = end.value
             assert isinstance(result, SPFResult)

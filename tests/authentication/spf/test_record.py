@@ -48,7 +48,7 @@ def mechanism(term: str) -> Mechanism:
     return directive.mechanism
 
 
-class VersionTests(SynchronousTestCase):
+class IsSPFTests(SynchronousTestCase):
     """
     Tests for L{isSPF}.
     """

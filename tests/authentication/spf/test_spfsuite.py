@@ -13,7 +13,7 @@ from tests.authentication.spf.spfsuite import Case, cases
 from tests.corpus import corpus
 
 
-class SuiteTests(SynchronousTestCase):
+class OpenSPFSuiteTests(SynchronousTestCase):
     """
     Tests for L{checkHost}.
     """

@@ -166,7 +166,7 @@ class ReplyTests(SynchronousTestCase):
         self.assertEqual(outcome([data]), outcome(pieces))
 
 
-class BodyTests(SynchronousTestCase):
+class DotStuffingTests(SynchronousTestCase):
     """
     Tests for L{DotStuffing}.
     """

@@ -832,12 +832,12 @@ class DeliveryTests(SessionCase):
         self.assertEqual((usual.block, usual.end), (180, 600))
 
 
-class TroubleTests(SynchronousTestCase):
+class TLSErrorOfTests(SynchronousTestCase):
     """
     Tests for L{tlsErrorOf}.
     """
 
-    def trouble(self, *reasons: str) -> tuple[Kind, int | None]:
+    def error(self, *reasons: str) -> tuple[Kind, int | None]:
         error = SSL.Error([("SSL routines", "", each) for each in reasons])
         seen = tlsErrorOf(Failure(error))
         return seen.kind, seen.alert
@@ -854,28 +854,28 @@ class TroubleTests(SynchronousTestCase):
             ("tlsv13 alert certificate required", 116),
             ("tlsv1 unrecognized name", 112),
         ):
-            self.assertEqual(self.trouble(words), (Kind.REMOTE_ALERT, number))
+            self.assertEqual(self.error(words), (Kind.REMOTE_ALERT, number))
 
     def test_unknownAlert(self) -> None:
         """
         OpenSSL has no words for an alert that it doesn't know.
         """
-        self.assertEqual(self.trouble(""), (Kind.REMOTE_ALERT, None))
+        self.assertEqual(self.error(""), (Kind.REMOTE_ALERT, None))
 
     def test_others(self) -> None:
         """
         Peers that don't speak TLS, local alerts, and other errors.
         """
-        self.assertEqual(self.trouble("wrong version number"), (Kind.NOT_TLS, None))
+        self.assertEqual(self.error("wrong version number"), (Kind.NOT_TLS, None))
         self.assertEqual(
-            self.trouble("data length too long", "record layer failure"),
+            self.error("data length too long", "record layer failure"),
             (Kind.NOT_TLS, None),
         )
-        self.assertEqual(self.trouble("unsupported protocol"), (Kind.LOCAL_ALERT, 70))
+        self.assertEqual(self.error("unsupported protocol"), (Kind.LOCAL_ALERT, 70))
         self.assertEqual(
-            self.trouble("unexpected eof while reading"), (Kind.CLOSED, None)
+            self.error("unexpected eof while reading"), (Kind.CLOSED, None)
         )
-        self.assertEqual(self.trouble("what's this"), (Kind.OTHER, None))
+        self.assertEqual(self.error("what's this"), (Kind.OTHER, None))
         self.assertEqual(tlsErrorOf(Failure(SSL.Error([]))).kind, Kind.CLOSED)
         self.assertEqual(tlsErrorOf(Failure(TimeoutError())).kind, Kind.TIMEOUT)
         self.assertEqual(tlsErrorOf(Failure(ValueError())).kind, Kind.OTHER)

@@ -310,13 +310,13 @@ def shaped(*pieces: bytes, longest: int = 10) -> HeaderLimits:
     """
     The result of a message.
     """
-    shape = HeaderLimits(longest)
+    limits = HeaderLimits(longest)
     for piece in pieces:
-        shape.feed(piece)
-    return shape
+        limits.feed(piece)
+    return limits
 
 
-class ShapeTests(SynchronousTestCase):
+class HeaderLimitsTests(SynchronousTestCase):
     """
     Tests for L{HeaderLimits}.
     """
@@ -331,21 +331,21 @@ class ShapeTests(SynchronousTestCase):
         text = b"".join(pieces) + b"\r\n"
         lines = text.split(b"\r\n")[:-1]
         header = lines[: lines.index(b"")] if b"" in lines else lines
-        for shape in (shaped(text), shaped(*pieces, b"\r\n")):
+        for limits in (shaped(text), shaped(*pieces, b"\r\n")):
             fields = [line for line in header if line[:1] not in (b" ", b"\t")]
-            self.assertEqual(shape.hasLongLine, max(map(len, lines)) > 8)
+            self.assertEqual(limits.hasLongLine, max(map(len, lines)) > 8)
             if b"" in lines:
-                self.assertEqual(shape.fields, len(fields))
-                self.assertEqual(shape.header, sum(len(line) + 2 for line in header))
+                self.assertEqual(limits.fields, len(fields))
+                self.assertEqual(limits.header, sum(len(line) + 2 for line in header))
 
     def test_costs(self) -> None:
         """
         Many lines, or one that has no end, take little time.
         """
         start = process_time()
-        shape = shaped(*[b"a\r\n" * 20_000] * 50, longest=1 << 20)
-        self.assertFalse(shape.hasLongLine)
-        shape = shaped(*[b"a" * 1000] * 5000, longest=1 << 20)
-        self.assertTrue(shape.hasLongLine)
+        limits = shaped(*[b"a\r\n" * 20_000] * 50, longest=1 << 20)
+        self.assertFalse(limits.hasLongLine)
+        limits = shaped(*[b"a" * 1000] * 5000, longest=1 << 20)
+        self.assertTrue(limits.hasLongLine)
         self.assertLess(process_time() - start, 0.5)
-        self.assertIsNone(re.search("_header", repr(shape)))
+        self.assertIsNone(re.search("_header", repr(limits)))

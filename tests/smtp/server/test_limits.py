@@ -33,7 +33,7 @@ def taken(bucket: TokenBucket, key: str, now: float, tries: int) -> int:
     return count
 
 
-class PlaceTests(SynchronousTestCase):
+class NetworkOfTests(SynchronousTestCase):
     """
     Tests for L{networkOf}.
     """
@@ -54,7 +54,7 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(networkOf(host), ClientNetwork(address, network))
 
 
-class AllowanceTests(SynchronousTestCase):
+class TokenBucketTests(SynchronousTestCase):
     """
     Tests for L{TokenBucket}.
     """

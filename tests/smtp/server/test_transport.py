@@ -197,7 +197,7 @@ class DirectTests(SynchronousTestCase):
         self.assertTrue(self.session.isLost)
 
 
-class Ending(Protocol):
+class ClosingProtocol(Protocol):
     """
     Does what it is told when it is connected and when it hears something,
     and writes down how the connection ended.
@@ -228,7 +228,7 @@ class Ending(Protocol):
             self.ended.callback(reason.type)
 
 
-class OneLine(ServerFactory):
+class OneTransport(ServerFactory):
     """
     Has one line.
     """
@@ -239,7 +239,7 @@ class OneLine(ServerFactory):
         self.buildProtocol = lambda addr: line  # type: ignore[method-assign]
 
 
-class EndTests(TestCase):
+class CloseTests(TestCase):
     """
     Tests for how a line ends, over sockets.
     """
@@ -247,14 +247,14 @@ class EndTests(TestCase):
     def setUp(self) -> None:
         assert isinstance(reactor, PosixReactorBase)
         self.reactor = reactor
-        self.session, self.client = Ending(), Ending()
+        self.session, self.client = ClosingProtocol(), ClosingProtocol()
         self.line = ServerTransport(reactor, self.session)
 
     async def connect(self) -> None:
         """
         The client is connected.
         """
-        port = self.reactor.listenTCP(0, OneLine(self.line), interface="127.0.0.1")
+        port = self.reactor.listenTCP(0, OneTransport(self.line), interface="127.0.0.1")
         assert isinstance(port, Port)
         self.addCleanup(port.stopListening)
         creator = ClientCreator(self.reactor, lambda: self.client)
