@@ -47,7 +47,6 @@ from moxtls.dmarc.types import (
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
 from moxtls.ledger.bounds import intervalEnd
-from moxtls.ledger.closings import close, latestClosing, pruneClosings
 from moxtls.ledger.evaluationcounters import (
     BITS,
     PREFIX_SIZE,
@@ -62,6 +61,7 @@ from moxtls.ledger.evaluationcounters import (
     rowDigestOf,
 )
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
+from moxtls.ledger.periods import close, latestClosing, pruneClosings
 from moxtls.ledger.reports import ReportArchive
 from moxtls.ledger.sql import DIGEST_SIZE
 from moxtls.ledger.tables import dmarcRow, dmarcTally

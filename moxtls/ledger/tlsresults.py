@@ -1,9 +1,6 @@
 # -*- test-case-name: tests.ledger.test_ledger -*-
 """
 The store of TLS results: recording, listing, closing, settling and removing them.
-
-Statements for the two phases of reporting (recipient domains, then MX hosts) are built
-once, as building one takes SQLAlchemy longer than running it takes the database.
 """
 
 from __future__ import annotations
@@ -21,18 +18,12 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Delete,
     Row,
     Select,
-    Text,
-    Update,
     and_,
     bindparam,
-    case,
     delete,
     func,
-    literal_column,
-    not_,
     or_,
     select,
     true,
@@ -45,8 +36,8 @@ from zope.interface import implementer
 from moxtls.dates import midnight
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore
-from moxtls.ledger.closings import close, latestClosing, pruneClosings
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
+from moxtls.ledger.periods import PHASES, close, latestClosing, pruneClosings
 from moxtls.ledger.reports import ReportArchive
 from moxtls.ledger.sql import DIGEST_SIZE, MAX_KEYS
 from moxtls.ledger.tables import tlsFailure, tlsResult
@@ -486,111 +477,3 @@ def _failureOf(row: Row[Any]) -> FailureDetail:
         row.receiving_ip,
         row.additional,
     )
-
-
-_isOwnHost = _r.policy_domain == _r.recipient_domain
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """
-    The statements of one phase of reporting.
-
-    @ivar count: The number of sendable periods on days before C{before}.
-    @ivar first: The first C{limit} periods on days before C{before}.
-    @ivar next: The same, after that of C{day} and C{domain}.
-    @ivar firstClosed: The first C{limit} periods that were closed early.
-    @ivar nextClosed: The same, after that of C{until}, C{day} and C{domain}.
-    @ivar settle: Mark the results of the period C{of_domain}, C{of_day} and
-        C{of_until} as reported to the destinations C{to} (JSON), and remove those
-        that no phase needs any more; in this order.
-    """
-
-    count: Select[int]
-    first: Select[int, date, str, int]
-    next: Select[int, date, str, int]
-    firstClosed: Select[int, date, str, int]
-    nextClosed: Select[int, date, str, int]
-    settle: tuple[Update | Delete, ...]
-
-
-def _phase(
-    domain: ColumnElement[str],
-    isOpen: ColumnElement[bool],
-    sendable: ColumnElement[bool],
-    reported: dict[str, object],
-) -> Phase:
-    """
-    @param domain: The column of the domain that is reported on.
-    @param isOpen: The condition for rows that are still to be reported.
-    @param sendable: The condition for those of them that make a period sendable.
-    @param reported: The values to set once a row is reported.
-    """
-    before = and_(
-        _r.day < bindparam("before", type_=_r.day.type),
-        _r.until == literal_column("0"),
-    )
-    counted = select(_r.day, domain).where(isOpen, sendable, before).distinct()
-    isSendable = func.max(case((sendable, 1), else_=0))
-    first = (
-        select(literal_column("0"), _r.day, domain, isSendable)
-        .where(isOpen, before)
-        .group_by(_r.day, domain)
-        .order_by(_r.day, domain)
-        .limit(bindparam("limit"))
-    )
-    last = (
-        bindparam("day", type_=_r.day.type),
-        bindparam("domain", type_=Text()),
-    )
-    # A literal, as in the condition of the partial index.
-    closed = _r.until > literal_column("0")
-    order = _r.until, _r.day, domain
-    # Closing for one domain closes results of others, too, which then get them all.
-    mayCause = func.max(case((_r.send_report, 1), else_=0))
-    firstClosed = (
-        select(*order, mayCause)
-        .where(isOpen, closed)
-        .group_by(*order)
-        .order_by(*order)
-        .limit(bindparam("limit"))
-    )
-    ofPeriod = and_(
-        _r.day == bindparam("of_day"),
-        domain == bindparam("of_domain"),
-        _r.until == bindparam("of_until"),
-    )
-    done = and_(ofPeriod, _r.told_recipient, or_(_isOwnHost, _r.told_host))
-    keys = select(_r.key).where(done)
-    return Phase(
-        count=select(func.count()).select_from(counted.subquery()),
-        first=first,
-        next=first.where(tuple_(_r.day, domain) > tuple_(*last)),
-        firstClosed=firstClosed,
-        nextClosed=firstClosed.where(
-            tuple_(*order) > tuple_(bindparam("until", type_=_r.until.type), *last)
-        ),
-        settle=(
-            # This locks the rows, so that nothing is added before they are removed.
-            update(tlsResult).where(ofPeriod, isOpen).values(reported),
-            delete(tlsFailure).where(tlsFailure.c.result_key.in_(keys)),
-            delete(tlsResult).where(done),
-        ),
-    )
-
-
-#: As in L{moxtls.interfaces.IOutcomeStore}.
-PHASES = (
-    _phase(
-        _r.recipient_domain,
-        not_(_r.told_recipient),
-        and_(_isOwnHost, _r.send_report),
-        {"told_recipient": True, "told_destinations": bindparam("to")},
-    ),
-    _phase(
-        _r.policy_domain,
-        and_(not_(_r.told_host), not_(_isOwnHost)),
-        and_(_r.send_report),
-        {"told_host": True, "told_destinations": bindparam("to")},
-    ),
-)
