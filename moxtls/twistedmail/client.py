@@ -33,7 +33,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.interfaces import ISessionObserver
-from moxtls.ipaddresses import ipOrEmpty
+from moxtls.ipaddresses import ipOrEmpty, parseIP
 from moxtls.smtp.client.extensions import parseExtensions
 from moxtls.smtp.client.replies import MalformedReply, ReplyReader, parseReply
 from moxtls.tls.openssl import isCertificateRefusal, tlsErrorOf
@@ -101,6 +101,9 @@ def recordTLS(
 
 
 def _domain(host: str) -> Domain | None:
+    # An IP address is no policy domain (RFC 8460 3).
+    if parseIP(host) is not None:
+        return None
     try:
         return Domain.parse(host)
     except InvalidDomain:
