@@ -15,13 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
     IConnector,
-    IReactorCore,
-    IReactorFDSet,
     IReactorTCP,
     IReactorThreads,
     IReactorTime,
@@ -39,7 +37,7 @@ from moxtls.config import serverAddress
 from moxtls.dmarc.eligibility import DMARCReporting
 from moxtls.dmarc.evaluation import EvaluationRecorder
 from moxtls.dmarc.source import DMARCReportSource
-from moxtls.dmarc.types import VerdictEvent
+from moxtls.dmarc.types import DMARCPolicy, VerdictEvent
 from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.dns.resolvconf import NameServer, systemNameServers
 from moxtls.dns.resolver import Resolver
@@ -82,15 +80,21 @@ from moxtls.twistedmail.client import recordTLS
 from moxtls.twistedmail.server import filterServer
 from moxtls.twistedmail.verdicts import MessageFilter
 
+if TYPE_CHECKING:
+    # The type of twisted.internet.reactor.
+    from twisted.internet import _IReactorCommon as IReactor
+
 __all__ = [
     "Address",
     "AuthenticationOutcome",
     "ClientInfo",
     "DANEVerdict",
+    "DMARCPolicy",
     "Domain",
     "FailureDetail",
     "InvalidDomain",
     "Ledger",
+    "LocalPolicy",
     "MemoryLedger",
     "MessageFilter",
     "PolicyTally",
@@ -105,6 +109,7 @@ __all__ = [
     "authenticationResults",
     "checkMessage",
     "filterServer",
+    "loadTrustStore",
     "makeDMARCReportService",
     "makeMessageFilter",
     "makeOutcomeRecorder",
@@ -120,12 +125,6 @@ T = TypeVar("T")
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _jitter = SystemRandom().random
-
-
-class IReactor(IReactorTime, IReactorTCP, IReactorFDSet, IReactorThreads, IReactorCore):
-    """
-    The parts of a reactor that the functions here use.
-    """
 
 
 def _newID() -> str:
@@ -271,8 +270,10 @@ def _authenticator(
     hostname: str,
     localPolicy: LocalPolicy | None,
 ) -> MessageAuthenticator:
+    threads = IReactorThreads(reactor)
+
     def inThread(call: Callable[[], T]) -> Deferred[T]:
-        return deferToThreadPool(reactor, reactor.getThreadPool(), call)
+        return deferToThreadPool(threads, threads.getThreadPool(), call)
 
     policy = LocalPolicy() if localPolicy is None else localPolicy
     return MessageAuthenticator(reactor, resolver, policy, hostname, inThread, _jitter)
