@@ -1,24 +1,27 @@
 """
-Tests for what docs/embedding.rst says of servers; for clients, see
-C{tests.twistedmail.test_client}.
+Tests for the example of a server in docs/embedding.rst; C{tests.test_examples} has
+those in files.
 """
 
 from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
-from twisted.internet import threads
 from twisted.internet.defer import Deferred, execute, succeed
+from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.testing import MemoryReactorClock
 from twisted.mail import smtp
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import alsoProvides
 from zope.interface.verify import verifyObject
 
 import moxtls
+from moxtls import api
 from moxtls.dates import DAY, HOUR
 from moxtls.dns.types import RRType
 from moxtls.interfaces import IReportSubmitter, IVerdictObserver
@@ -33,6 +36,15 @@ GUIDE = Path(moxtls.__file__).parents[1] / "docs" / "embedding.rst"
 BLOCK = re.compile(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)")
 
 
+class PoolReactor(MemoryReactorClock):
+    """
+    A reactor with an empty thread pool.
+    """
+
+    def getThreadPool(self) -> None:
+        pass
+
+
 class ServerGuideTests(SynchronousTestCase):
     """
     The example of a server.
@@ -41,26 +53,32 @@ class ServerGuideTests(SynchronousTestCase):
     def setUp(self) -> None:
         if not GUIDE.exists():
             raise SkipTest(f"no {GUIDE}")
-        self.clock = MemoryReactorClock()
+        self.clock = PoolReactor()
         self.clock.advance(20_833 * DAY)
         self.dns = resolver()
         self.dns.put("our.example", RRType.MX, "10 mx.our.example")
         self.delivery = Delivery()
         self.printed: list[tuple[Any, ...]] = []
         self.sent: list[tuple[Any, ...]] = []
-        self.patch(smtp, "sendmail", self.sendmail)
-        # No reactor runs that could tell of what a thread has done.
-        self.patch(threads, "deferToThread", execute)
+        self.patch(api, "sendmail", self.sendmail)
+        # Threads would need a real reactor.
+        alsoProvides(self.clock, IReactorThreads)
+        self.patch(api, "deferToThreadPool", self.call)
 
-    def sendmail(self, *what: Any) -> Deferred[None]:
+    def sendmail(self, *what: Any, port: int) -> Deferred[None]:
         self.sent.append(what)
         return succeed(None)
+
+    def call(
+        self, reactor: object, pool: object, call: Callable[[], Any]
+    ) -> Deferred[Any]:
+        return execute(call)
 
     def example(self) -> dict[str, Any]:
         """
         The names in it, once it has run.
         """
-        code = BLOCK.findall(GUIDE.read_text())[1]
+        [code] = BLOCK.findall(GUIDE.read_text())
         names: dict[str, Any] = {
             "reactor": self.clock,
             "resolver": self.dns,
@@ -78,7 +96,7 @@ class ServerGuideTests(SynchronousTestCase):
         """
         names = self.example()
         verifyObject(IVerdictObserver, names["Printer"]())
-        verifyObject(IReportSubmitter, names["Smarthost"]())
+        verifyObject(IReportSubmitter, names["smarthost"])
 
     def test_mail(self) -> None:
         """

@@ -31,7 +31,11 @@ ROOT = Path(moxtls.__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
 #: What the guide shows of them.
 GUIDE = ROOT / "docs" / "embedding.rst"
+# Both kinds of policy domain (RFC 8460 3).
+DOMAINS = ("example.org", "localhost")
 MESSAGE = b"From: x@a.example\r\nSubject: hello\r\n\r\nhello\r\n"
+# The addresses of two clients; the SPF record of a.example names the second.
+FORGER, AUTHORIZED = "127.0.0.1", "127.0.0.2"
 
 
 class ExampleCase(ServerCase):
@@ -45,7 +49,7 @@ class ExampleCase(ServerCase):
         super().setUp()
         address = self.dns.address
         self.dnsServer = f"{address.host}:{address.port}"
-        self.dns.zone.put("a.example", RRType.TXT, '"v=spf1 ip4:127.0.0.2 -all"')
+        self.dns.zone.put("a.example", RRType.TXT, f'"v=spf1 ip4:{AUTHORIZED} -all"')
         self.dns.zone.put("_dmarc.a.example", RRType.TXT, '"v=DMARC1; p=reject"')
 
     def begin(self, *words: object, **environment: str) -> subprocess.Popen[str]:
@@ -97,30 +101,39 @@ class ExampleCase(ServerCase):
         number: int = port.getHost().port
         return number
 
-    async def forged(self, port: int, to: str) -> int:
+    async def replies(self, port: int) -> list[int]:
         """
-        @return: The reply code to a message that fails DMARC.
+        @return: The reply codes to a message that fails DMARC, and to one that
+            passes.
         """
 
-        def send() -> int:
-            with self.client(port) as client:
+        def send(address: str) -> int:
+            with self.client(port, address) as client:
                 try:
-                    client.sendmail("x@a.example", [to], MESSAGE)
+                    client.sendmail("x@a.example", ["anna@us.example"], MESSAGE)
                 except SMTPDataError as error:
                     return int(error.smtp_code)
                 return 250
 
-        code: int = await deferToThread(send)
-        return code
+        return [await deferToThread(send, each) for each in (FORGER, AUTHORIZED)]
 
-    def client(self, port: int) -> SMTP:
+    def assertAuthenticated(self, file: Path) -> None:
         """
-        A client, as soon as the server listens.
+        It is the message that passes DMARC, with Authentication-Results.
+        """
+        header, _, body = file.read_bytes().partition(b"\n\n")
+        self.assertRegex(header, rb"(?m)^Authentication-Results: mx;")
+        self.assertIn(b"dmarc=pass", header)
+        self.assertEqual(body, b"hello\n")
+
+    def client(self, port: int, address: str) -> SMTP:
+        """
+        A client at an address, as soon as the server listens.
         """
         deadline = time.monotonic() + MAX_WAIT
         while True:
             try:
-                return SMTP("127.0.0.1", port, "client.example", timeout=MAX_WAIT)
+                return SMTP("127.0.0.1", port, "client.example", MAX_WAIT, (address, 0))
             except ConnectionError:
                 self.assertLess(time.monotonic(), deadline, "no server")
                 time.sleep(0.05)
@@ -145,9 +158,19 @@ class ExampleTests(ExampleCase):
         RFC 8460 4.3: sessions are counted for the recipient domain and the host.
         """
         port = self.mailHost(starttls=False)
-        out = await self.run_("client_sendmail.py", "127.0.0.1", port)
-        self.assertIn("example.org starttls-not-supported\n", out)
+        out = await self.run_("client_sendmail.py", "localhost", port)
+        lines = [f"{each} 0 0 starttls-not-supported=1" for each in DOMAINS]
+        self.assertEqual(out.splitlines(), lines)
         self.assertEqual(len(self.postbox.received), 1)
+
+    async def test_sendmailFails(self) -> None:
+        """
+        The sessions of a message that can't be sent are counted, too.
+        """
+        out = await self.run_("client_sendmail.py", "localhost", self.mailHost())
+        self.assertEqual(out.splitlines()[0], "not sent")
+        self.assertRegex(out, r"(?m)^example\.org 0 (.) certificate-host-mismatch=\1$")
+        self.assertEqual(self.postbox.received, [])
 
     async def test_factory(self) -> None:
         """
@@ -161,7 +184,7 @@ class ExampleTests(ExampleCase):
         Authentication-Results (RFC 8601) of a message in a file.
         """
         (self.folder / "message").write_bytes(MESSAGE)
-        for ip, result in (("127.0.0.2", "pass"), ("127.0.0.1", "fail")):
+        for ip, result in ((AUTHORIZED, "pass"), (FORGER, "fail")):
             words = ("message", ip, "x@a.example", self.dnsServer)
             out = await self.run_("verdict.py", *words)
             self.assertIn(f"dmarc={result}", out)
@@ -171,17 +194,30 @@ class ExampleTests(ExampleCase):
         The same on asyncio's event loop.
         """
         (self.folder / "message").write_bytes(MESSAGE)
-        words = ("message", "127.0.0.1", self.dnsServer)
+        words = ("message", FORGER, self.dnsServer)
         out = await self.run_("asyncio_reactor.py", *words)
         self.assertEqual(out, "fail reject\n")
 
     async def test_server(self) -> None:
         """
-        RFC 9989 7.2: forged mail is refused with 550.
+        RFC 9989 7.2: forged mail is refused with 550; other mail is delivered.
         """
         port = closedPort()
         self.begin(EXAMPLES / "server.py", port, self.dnsServer)
-        self.assertEqual(await self.forged(port, "anna@us.example"), 550)
+        self.assertEqual(await self.replies(port), [550, 250])
+        self.assertAuthenticated(self.folder / "anna@us.example")
+
+    async def test_maildirService(self) -> None:
+        """
+        The same for a C{twisted.mail} service: mail is in the Maildir.
+        """
+        port = closedPort()
+        self.begin(EXAMPLES / "maildir_service.py", port, self.dnsServer)
+        self.assertEqual(await self.replies(port), [550, 250])
+        maildir = self.folder / "maildirs" / "anna"
+        [file] = (maildir / "new").iterdir()
+        self.assertAuthenticated(file)
+        self.assertEqual(list((maildir / "tmp").iterdir()), [])
 
     async def test_tlsReports(self) -> None:
         """
