@@ -34,7 +34,7 @@ from moxtls.dates import DAY, MINUTE
 from moxtls.lab.clock import LabClock, endDay
 from moxtls.lab.mail import Route, receiveAll, sendToAll
 from moxtls.lab.messages import MESSAGES
-from moxtls.lab.network import anyNetwork
+from moxtls.lab.plan import anyNetwork
 from moxtls.lab.scenario import DESTINATIONS, SINK, STS
 from moxtls.lab.world import ARRIVED, CONFIG_FILE, DATA, Lab
 from moxtls.workers.process import Worker
