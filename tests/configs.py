@@ -1,5 +1,5 @@
 """
-Sites: configurations with the files that they name.
+Configurations with the files that they name, and components built from them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.app.build import Components, IReactor
 from moxtls.app.configfiles import ConfigFiles
+from moxtls.ledger.ledger import Ledger
+from tests.queue.killing import quickDirectory
 
 HOSTNAME = "mail.example.org"
 
@@ -41,6 +45,20 @@ def writeConfig(folder: Path, text: str = "") -> ConfigFiles:
     file = folder / "moxtls.toml"
     file.write_text(f'Hostname = "{HOSTNAME}"\n{text}')
     return ConfigFiles.read(file)
+
+
+def makeComponents(case: SynchronousTestCase, text: str) -> Components:
+    """
+    The components of a server with a reactor in memory, until the test ends.
+
+    @param text: What the configuration has beside a name.
+    """
+    configFiles = writeConfig(quickDirectory(case), text)
+    configFiles.makeFolders()
+    ledger = Ledger(None, configFiles.ledgerURL)
+    case.addCleanup(ledger.stop)
+    reactor: IReactor = ThreadCallReactor()  # type: ignore[assignment]
+    return Components(reactor, configFiles, ledger, reactor)
 
 
 def ed25519Key() -> bytes:

@@ -17,16 +17,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from moxtls.app.build import (
-    Components,
-    InboundServices,
-    IReactor,
-    MailboxStores,
-    asConfigErrors,
-    makeQueue,
-    newID,
-)
+from moxtls.app.build import Components, IReactor, asConfigErrors, newID
 from moxtls.app.configfiles import ConfigFiles, faultsOf
+from moxtls.app.mail import InboundServices, MailboxStores, makeQueue
 from moxtls.app.ports import ListenerPorts, PortUnavailable
 from moxtls.authentication.dkim.sign import NoSubmitter
 from moxtls.config import InvalidConfig, Listener, ListenerTLS, joinedErrors, quoted

@@ -23,7 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 
-from moxtls.app import build
+from moxtls.app import mail
 from moxtls.app.ports import BoundPort
 from moxtls.app.service import Server, bindPorts, openStores
 from moxtls.config import InvalidConfig
@@ -568,7 +568,7 @@ class ReceptionTests(ServerCase):
         A process that stands still is replaced after its time; the message that it
         had comes again (RFC 5321 4.2.1), and the next one is taken.
         """
-        self.patch(build, "MAX_SILENCE", 1)
+        self.patch(mail, "MAX_SILENCE", 1)
         server = self.started(self.CONFIG)
         codes = await self.deliver(server, MESSAGE, "postmaster")
         for process in children():
