@@ -45,11 +45,7 @@ from moxtls.dns.transport import DNSTransport
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.https import HTTPSClient
-from moxtls.interfaces import (
-    IQueue,
-    IReportSource,
-    ISessionObserver,
-)
+from moxtls.interfaces import IQueue, IReportSource, ISessionObserver
 from moxtls.ledger.database import LedgerUnavailable
 from moxtls.ledger.ledger import Ledger
 from moxtls.mtasts.cache import PolicyCache

@@ -19,12 +19,7 @@ from moxtls.delivery.relay import Relay, SmarthostCourier, parseRelayHost
 from moxtls.dmarc.evaluation import EvaluationRecorder
 from moxtls.dmarc.failurereporter import FailureReportTracker
 from moxtls.domain import Address, Domain, InvalidDomain, parseHost
-from moxtls.interfaces import (
-    ICourier,
-    IMailbox,
-    IQueue,
-    IVerdictObserver,
-)
+from moxtls.interfaces import ICourier, IMailbox, IQueue, IVerdictObserver
 from moxtls.mailbox.executor import MAX_SILENCE, ProcessWriter, ThreadWriter
 from moxtls.mailbox.lmtp import LMTPStore, lmtpEndpoint
 from moxtls.mailbox.maildir import MailStore

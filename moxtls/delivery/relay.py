@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
-from moxtls.delivery.attempt import deliverBatch, sessionError
 from moxtls.delivery.connections import connectOrder
 from moxtls.delivery.lookups import lookUpAddresses
 from moxtls.delivery.mx import Host
@@ -27,6 +26,7 @@ from moxtls.delivery.results import (
     tlsFailed,
     unreachableHost,
 )
+from moxtls.delivery.transactions import deliverBatch, sessionError
 from moxtls.dns.types import RRType
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.interfaces import ICourier, IResolver, IResultRecorder
