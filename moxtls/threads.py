@@ -146,6 +146,7 @@ class ThreadQueue:
         perform: Perform,
         name: str,
         unavailable: type[Exception],
+        *,
         threads: int = 1,
         batchSize: int = 1,
         maxWaiting: int | None = None,

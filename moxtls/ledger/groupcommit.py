@@ -165,10 +165,10 @@ def _jobQueue(
         perform,
         "ledger",
         LedgerUnavailable,
-        threads,
-        batchSize,
-        MAX_WAITING,
-        outages,
+        threads=threads,
+        batchSize=batchSize,
+        maxWaiting=MAX_WAITING,
+        outages=outages,
     )
 
 
