@@ -41,7 +41,7 @@ class ArchitectureTests(SynchronousTestCase):
         The map: mark and text by module.
         """
         start = self.text.index("    moxtls/\n")
-        map = self.text[start : self.text.index("\n\nHow values flow")]
+        map = self.text[start : self.text.index("\n\nWhere is")]
         pieces = re.split(r"^      ([\w/]+/)", map, flags=re.MULTILINE)
         sections = zip(["", *pieces[1::2]], pieces[::2], strict=True)
         return {

@@ -1,6 +1,7 @@
 # -*- test-case-name: tests.reporting.test_schedule -*-
 """
-The report schedule.  No I/O: the time is always an argument.
+The times of the report schedule, and the window over which the reports of a run are
+spread.  No I/O: the time is always an argument.
 """
 
 from __future__ import annotations

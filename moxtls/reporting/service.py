@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.reporting.test_service -*-
 """
-Runs the report schedule: hourly runs, on one node at a time.
+Runs the report schedule each hour, on one node at a time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.tls.test_dane -*-
 """
-Verifies certificate chains with TLSA records (DANE: RFC 6698, 7671, 7672).  No I/O.
+Verifies certificate chains with TLSA records (DANE, RFC 6698, 7671, 7672).  No I/O.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 # -*- test-case-name: tests.tls.test_resulttype -*-
 """
-Maps the TLS record of a session to RFC 8460 result types.  No I/O.
+Maps the TLS record of a session to result types and failure reason codes (RFC 8460
+4.3).  No I/O.
 """
 
 from __future__ import annotations

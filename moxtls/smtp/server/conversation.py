@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
-The SMTP server protocol as a state machine: bytes in, events and replies out.
-No I/O.
+The SMTP server protocol as a state machine, with limits on the length of command lines.
+Bytes go in, events and replies come out.  No I/O.
 
 The owner of a L{ServerConversation} passes received data to C{receive}, calls
 C{nextEvent} until there is none, answers those events that need an answer, and
@@ -35,7 +35,7 @@ from moxtls.smtp.types import Reply
 
 #: Octets of a command line.  RFC 5321 4.5.3.1.4 has 512, and extensions add to it
 #: (RFC 4954: 500 for AUTH=); this is enough for all announced extensions.
-MAX_COMMAND = 2048
+MAX_COMMAND_LINE = 2048
 #: Octets of a line of an authentication exchange (RFC 4954 4).
 MAX_AUTH_LINE = 12288
 #: Octets of input that may wait for an answer.  Owners stop reading long before.
@@ -220,7 +220,7 @@ class ServerConversation:
     def _canStep(self) -> bool:
         phase = self._phase
         if phase is _Phase.COMMAND:
-            return self._input.hasLine(MAX_COMMAND)
+            return self._input.hasLine(MAX_COMMAND_LINE)
         if phase is _Phase.BODY:
             # A chunk may have no bytes at all.
             return bool(self._input or (self._receiver and self._receiver.ended))

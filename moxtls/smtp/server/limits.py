@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.smtp.server.test_conversation -*-
 """
-Limits of SMTP servers: on errors and unproductive commands in a session, and on
-rates for client addresses and networks.  No I/O.
+Limits on errors and unproductive commands in an SMTP session, and on the rates of
+client addresses and networks.  No I/O.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.server.conversation import MAX_BACKLOG_LENGTH, MAX_COMMAND
+from moxtls.smtp.server.conversation import MAX_BACKLOG_LENGTH, MAX_COMMAND_LINE
 from moxtls.smtp.server.events import (
     MAX_LINE_LENGTH,
     AuthStep,
@@ -602,8 +602,8 @@ class LimitTests(SynchronousTestCase):
         A command of the longest length is one, wherever it is cut.
         """
         for length, code in (
-            (MAX_COMMAND, "250 2.0.0"),
-            (MAX_COMMAND + 1, "500 5.5.2"),
+            (MAX_COMMAND_LINE, "250 2.0.0"),
+            (MAX_COMMAND_LINE + 1, "500 5.5.2"),
         ):
             line = b"NOOP " + b"x" * (length - 5)
             for pieces in ((line + b"\r\n",), (line, b"\r\n"), (line + b"\r", b"\n")):
