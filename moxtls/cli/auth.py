@@ -15,7 +15,7 @@ from moxtls.authentication.headerfields import authenticationResults
 from moxtls.authentication.outcome import AuthenticationOutcome
 from moxtls.authentication.results import AuthResult
 from moxtls.cli.reports import STDIN
-from moxtls.cli.shell import CommandError, Shell
+from moxtls.cli.shell import CommandError, Shell, addCommand
 from moxtls.domain import Address, InvalidAddress
 from moxtls.ipaddresses import parseIP
 from moxtls.ledger.memory import MemoryLedger
@@ -28,10 +28,10 @@ _LINE_END = re.compile(rb"\r?\n")
 
 
 def add(commands: Any) -> None:
-    auth = commands.add_parser(
-        "auth", help="explain the SPF, DKIM and DMARC results of a message"
+    auth = addCommand(
+        commands, "auth", "explain the SPF, DKIM and DMARC results of a message"
     )
-    auth.add_argument("file", metavar="FILE", help="- for standard input")
+    auth.add_argument("file", metavar="FILE", help="the message; - for standard input")
     auth.add_argument(
         "--ip", required=True, type=_ip, help="the IP address of the client"
     )
@@ -46,7 +46,6 @@ def add(commands: Any) -> None:
     auth.add_argument(
         "--helo", default="", metavar="NAME", help="the HELO or EHLO name of the client"
     )
-    auth.add_argument("--json", action="store_true")
     auth.set_defaults(run=_auth)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from moxtls.authentication.dkim.sign import NoSubmitter
 from moxtls.cli.output import record
-from moxtls.cli.shell import CommandError, Shell
+from moxtls.cli.shell import CommandError, Shell, addCommand, addGroup
 from moxtls.config import KeyDescription, describe
 from moxtls.smtp.passwords import SALT_LENGTH, InvalidPassword, hashPassword
 
@@ -24,21 +24,16 @@ MAX_LINE = 88
 
 
 def add(commands: Any) -> None:
-    config = commands.add_parser("config", help="check or explain the configuration")
-    verbs = config.add_subparsers(dest="verb", required=True)
-    check = verbs.add_parser("check", help="check the configuration")
-    check.add_argument("file", nargs="?", default="", metavar="FILE")
+    verbs = addGroup(commands, "config", "check or explain the configuration")
+    check = addCommand(verbs, "check", "check the configuration and the files it names")
+    check.add_argument(
+        "file", nargs="?", default="", metavar="FILE", help="instead of --config"
+    )
     check.set_defaults(run=_check)
-    keys = verbs.add_parser(
-        "describe", help="print type, default and meaning of every key"
-    )
+    keys = addCommand(verbs, "describe", "print type, default and meaning of every key")
     keys.set_defaults(run=_describe)
-    password = verbs.add_parser(
-        "password", help="hash a password for the table [Users]"
-    )
+    password = addCommand(verbs, "password", "hash a password for the table [Users]")
     password.set_defaults(run=_password)
-    for verb in (check, keys, password):
-        verb.add_argument("--json", action="store_true")
 
 
 async def _check(shell: Shell, arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from moxtls.cli.shell import Shell, domainArgument, moment
+from moxtls.cli.shell import Shell, addCommand, domainArgument, moment
 from moxtls.dmarc.types import EvaluationSummary, ReportRow, StoredEvaluation
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
@@ -35,11 +35,16 @@ MAX_EVALUATIONS = 10_000
 
 
 def add(commands: Any) -> None:
-    evaluations = commands.add_parser(
-        "evaluations", help="DMARC evaluations that have not been reported"
+    evaluations = addCommand(
+        commands, "evaluations", "DMARC evaluations that have not been reported"
     )
-    evaluations.add_argument("domain", nargs="?", type=domainArgument, metavar="DOMAIN")
-    evaluations.add_argument("--json", action="store_true")
+    evaluations.add_argument(
+        "domain",
+        nargs="?",
+        type=domainArgument,
+        metavar="DOMAIN",
+        help="show each evaluation of this policy domain (default: a summary of all)",
+    )
     evaluations.set_defaults(run=_evaluations)
 
 

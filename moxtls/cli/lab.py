@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from moxtls.app.configfiles import ConfigFiles
 from moxtls.app.service import Server
-from moxtls.cli.shell import CommandError, Shell
+from moxtls.cli.shell import CommandError, Shell, addGroup
 
 try:
     from moxtls.lab.plan import Network
@@ -33,10 +33,9 @@ except ModuleNotFoundError as missing:
 
 
 def add(commands: Any) -> None:
-    lab = commands.add_parser(
-        "lab", help="simulated internet on loopback, with moxtls in it"
+    verbs = addGroup(
+        commands, "lab", "simulated internet on loopback, with moxtls in it"
     )
-    verbs = lab.add_subparsers(dest="verb", required=True)
     start = verbs.add_parser(
         "run",
         help="start the lab, with a moxtls that sends mail to every destination "
@@ -58,7 +57,13 @@ def add(commands: Any) -> None:
     end = verbs.add_parser("end-day", help="end the report day of a running lab")
     end.set_defaults(run=_endDay)
     for verb in (start, end):
-        verb.add_argument("--dir", type=Path, default=Path(DIRECTORY), metavar="DIR")
+        verb.add_argument(
+            "--dir",
+            type=Path,
+            default=Path(DIRECTORY),
+            metavar="DIR",
+            help="the directory of the lab (default: %(default)s)",
+        )
 
 
 async def _run(shell: Shell, arguments: argparse.Namespace) -> int:

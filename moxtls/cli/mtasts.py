@@ -9,7 +9,14 @@ import argparse
 from typing import Any
 
 from moxtls.cli.pages import paged
-from moxtls.cli.shell import CommandError, Shell, domainArgument, moment
+from moxtls.cli.shell import (
+    CommandError,
+    Shell,
+    addCommand,
+    addGroup,
+    domainArgument,
+    moment,
+)
 from moxtls.mtasts.policy import CachedPolicy
 from moxtls.mtasts.refresh import RefreshResult
 
@@ -26,20 +33,21 @@ COLUMNS = (
 
 
 def add(commands: Any) -> None:
-    group = commands.add_parser("mtasts", help="cached MTA-STS policies")
-    verbs = group.add_subparsers(dest="verb", required=True)
-    show = verbs.add_parser("show", help="show one policy, or all")
-    show.add_argument("domain", nargs="?", type=domainArgument, metavar="DOMAIN")
-    show.add_argument("--json", action="store_true")
+    verbs = addGroup(commands, "mtasts", "cached MTA-STS policies")
+    show = addCommand(verbs, "show", "show the cached policy of a domain, or all")
     show.set_defaults(run=_show)
-    refresh = verbs.add_parser("refresh", help="fetch a policy now")
-    refresh.add_argument("domain", type=domainArgument, metavar="DOMAIN")
-    refresh.add_argument("--json", action="store_true")
+    refresh = addCommand(verbs, "refresh", "fetch the policy of a domain now")
     refresh.set_defaults(run=_refresh)
-    drop = verbs.add_parser("drop", help="remove a policy from the cache")
-    drop.add_argument("domain", type=domainArgument, metavar="DOMAIN")
-    drop.add_argument("--json", action="store_true")
+    drop = addCommand(verbs, "drop", "remove the policy of a domain from the cache")
     drop.set_defaults(run=_drop)
+    for verb, nargs in ((show, "?"), (refresh, None), (drop, None)):
+        verb.add_argument(
+            "domain",
+            nargs=nargs,
+            type=domainArgument,
+            metavar="DOMAIN",
+            help="a recipient domain",
+        )
 
 
 async def _show(shell: Shell, arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 from moxtls.cli.output import record
-from moxtls.cli.shell import Shell, domainArgument
+from moxtls.cli.shell import Shell, addCommand, domainArgument
 from moxtls.dates import spanOfDay, utcDay
 from moxtls.delivery.probe import HostProbe, ProbeResult
 from moxtls.delivery.probe import probe as probeDomain
@@ -24,12 +24,14 @@ POLICIES = ("Policy domain", "Policy", "Success", "Failure", "Failure details")
 
 
 def add(commands: Any) -> None:
-    probe = commands.add_parser(
+    probe = addCommand(
+        commands,
         "probe",
-        help="look up a domain's policies and connect to its hosts; no mail is sent",
+        "look up a domain's policies and connect to its hosts; no mail is sent",
     )
-    probe.add_argument("domain", type=domainArgument, metavar="DOMAIN")
-    probe.add_argument("--json", action="store_true")
+    probe.add_argument(
+        "domain", type=domainArgument, metavar="DOMAIN", help="a recipient domain"
+    )
     probe.set_defaults(run=_probe)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from moxtls.cli.pages import AT_ONCE
-from moxtls.cli.shell import CommandError, Shell, moment
+from moxtls.cli.shell import CommandError, Shell, addCommand, addGroup, moment
 
 if TYPE_CHECKING:
     from moxtls.interfaces import IQueue
@@ -32,22 +32,21 @@ COLUMNS = (
 
 
 def add(commands: Any) -> None:
-    queue = commands.add_parser("queue", help="messages in the queue")
-    verbs = queue.add_subparsers(dest="verb", required=True)
-    listing = verbs.add_parser("list", help="list them")
-    listing.add_argument("--json", action="store_true")
+    verbs = addGroup(commands, "queue", "messages in the queue")
+    listing = addCommand(verbs, "list", "list the messages")
     listing.set_defaults(run=_list)
     for name, meaning in [
-        ("retry", "attempt them at once"),
-        ("drop", "forget them, without a DSN"),
-        ("hold", "don't attempt them until released"),
-        ("release", "undo a hold"),
+        ("retry", "attempt messages at once"),
+        ("drop", "remove messages, without a DSN"),
+        ("hold", "don't attempt messages until they are released"),
+        ("release", "end the hold of messages"),
     ]:
-        verb = verbs.add_parser(name, help=meaning)
+        verb = addCommand(verbs, name, meaning)
         which = verb.add_mutually_exclusive_group(required=True)
-        which.add_argument("ids", nargs="*", default=[], metavar="ID")
+        which.add_argument(
+            "ids", nargs="*", default=[], metavar="ID", help='as in "queue list"'
+        )
         which.add_argument("--all", action="store_true", help="all messages")
-        verb.add_argument("--json", action="store_true")
         verb.set_defaults(run=_change)
 
 

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from moxtls.cli.pages import paged
-from moxtls.cli.shell import CommandError, Shell, domainArgument, moment
+from moxtls.cli.shell import (
+    CommandError,
+    Shell,
+    addCommand,
+    addGroup,
+    domainArgument,
+    moment,
+)
 from moxtls.dates import rfc3339, utcDay
 from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregateReport, ReceivedRecord
 from moxtls.queue.types import ReportKind
@@ -57,22 +64,29 @@ Preview = tuple[ReportKind, ReportPeriod, ReportDraft | NoReport]
 
 
 def add(commands: Any) -> None:
-    report = commands.add_parser("report", help="list, preview, send and read reports")
-    verbs = report.add_subparsers(dest="verb", required=True)
-    pending = verbs.add_parser("pending", help="list reports that may be due")
+    verbs = addGroup(commands, "report", "list, preview, send and read reports")
+    pending = addCommand(verbs, "pending", "list reports that may be due")
     pending.set_defaults(run=_pending)
-    sent = verbs.add_parser("sent", help="list sent reports and their state")
+    sent = addCommand(verbs, "sent", "list sent reports and their state")
     sent.set_defaults(run=_sent)
-    preview = verbs.add_parser(
-        "preview", help="show the reports that would be sent, or why none would"
+    preview = addCommand(
+        verbs, "preview", "show the reports that would be sent, or why none would"
     )
     preview.set_defaults(run=_preview)
-    send = verbs.add_parser("send", help="send the reports that are due, all at once")
+    send = addCommand(verbs, "send", "send the reports that are due, all at once")
     send.set_defaults(run=_send)
     for verb in (pending, sent, preview, send):
-        verb.add_argument("--kind", choices=[str(each) for each in ReportKind])
-        verb.add_argument("--domain", type=domainArgument, metavar="D")
-        verb.add_argument("--json", action="store_true")
+        verb.add_argument(
+            "--kind",
+            choices=[str(each) for each in ReportKind],
+            help="only reports of this kind",
+        )
+        verb.add_argument(
+            "--domain",
+            type=domainArgument,
+            metavar="DOMAIN",
+            help="only reports about this domain",
+        )
     for verb in (pending, preview, send):
         verb.add_argument(
             "--now",
@@ -80,13 +94,12 @@ def add(commands: Any) -> None:
             help="also report periods that have not ended, up to now; later results "
             "go into another report",
         )
-    reading = verbs.add_parser(
-        "show", help="read received reports: JSON, XML, gzip, zip or whole messages"
+    reading = addCommand(
+        verbs, "show", "read received reports: JSON, XML, gzip, zip or whole messages"
     )
     reading.add_argument(
         "files", nargs="+", metavar="FILE", help="- for standard input"
     )
-    reading.add_argument("--json", action="store_true")
     reading.set_defaults(run=show)
 
 

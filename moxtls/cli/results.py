@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 from moxtls.cli.pages import paged
-from moxtls.cli.shell import Shell, dayArgument, domainArgument
+from moxtls.cli.shell import Shell, addCommand, dayArgument, domainArgument
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore
 from moxtls.tlsrpt.types import StoredResult
@@ -30,12 +30,17 @@ COLUMNS = (
 
 
 def add(commands: Any) -> None:
-    results = commands.add_parser(
-        "results", help="TLS results that have not been reported"
+    results = addCommand(commands, "results", "TLS results that have not been reported")
+    results.add_argument(
+        "domain",
+        nargs="?",
+        type=domainArgument,
+        metavar="DOMAIN",
+        help="a recipient domain or an MX host (default: all)",
     )
-    results.add_argument("domain", nargs="?", type=domainArgument, metavar="DOMAIN")
-    results.add_argument("--day", type=dayArgument, metavar="YYYY-MM-DD")
-    results.add_argument("--json", action="store_true")
+    results.add_argument(
+        "--day", type=dayArgument, metavar="YYYY-MM-DD", help="only this day in UTC"
+    )
     results.set_defaults(run=_results)
 
 

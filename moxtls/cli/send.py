@@ -34,6 +34,18 @@ EX_NOUSER = 67
 USAGE = (
     "moxtls send [--json] [--file FILE] [-t] [-i] [-f SENDER] [-F NAME] [RECIPIENT ...]"
 )
+HELP = f"""\
+usage: {USAGE}
+
+Submit a message, with the arguments of sendmail. Prints its identifier.
+
+  --json       print JSON
+  --file FILE  read the message from FILE instead of standard input
+  -t           send to the addresses in To, Cc and Bcc, too
+  -i           a line with a single dot doesn't end the message
+  -f SENDER    the envelope sender (default: the user at Hostname)
+  -F NAME      the sender's name, for a missing From field
+"""
 
 
 def add(commands: Any) -> None:
@@ -52,7 +64,7 @@ def add(commands: Any) -> None:
 async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
     rest: list[str] = list(arguments.arguments)
     if rest[:1] in (["-h"], ["--help"]):
-        shell.output.line(f"usage: {USAGE}")
+        shell.output.stdout.write(HELP)
         return 0
     output, file = shell.output, ""
     while rest[:1] in (["--json"], ["--file"]):

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import globalLogBeginner, textFileLogObserver
@@ -310,6 +310,37 @@ def _reason(error: Exception) -> str:
     if isinstance(error, LedgerUnavailable):
         return escapeUnprintable(str(error))
     return escapeUnprintable(f"{type(error).__name__}: {error} (--verbose says more)")
+
+
+def addGroup(commands: Any, name: str, meaning: str) -> Any:
+    """
+    Add a command that has commands of its own.
+
+    @return: For L{addCommand}.
+    """
+    group = commands.add_parser(name, help=meaning, description=_sentence(meaning))
+    return group.add_subparsers(dest="verb", required=True)
+
+
+def addCommand(commands: Any, name: str, meaning: str) -> argparse.ArgumentParser:
+    """
+    Add a command with C{--json}.
+
+    @param meaning: The help text, without a full stop.
+    """
+    description = _sentence(meaning)
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=meaning, description=description
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+    if commands.dest == "verb":
+        # For usage and errors.
+        commands.metavar = "|".join(commands.choices)
+    return command
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def domainArgument(text: str) -> Domain:

@@ -10,7 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from moxtls.cli.pages import paged
-from moxtls.cli.shell import CommandError, Shell, durationArgument, moment
+from moxtls.cli.shell import (
+    CommandError,
+    Shell,
+    addCommand,
+    addGroup,
+    durationArgument,
+    moment,
+)
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.rua import InvalidDestination, canonicalURI
 from moxtls.reporting.suppression import MANUAL_PERIOD
@@ -18,22 +25,25 @@ from moxtls.reporting.types import Suppression
 
 
 def add(commands: Any) -> None:
-    group = commands.add_parser(
-        "suppress", help="report addresses to which no reports are sent"
+    verbs = addGroup(
+        commands, "suppress", "report addresses to which no reports are sent"
     )
-    verbs = group.add_subparsers(dest="verb", required=True)
-    listing = verbs.add_parser("list", help="list them")
-    listing.add_argument("--json", action="store_true")
+    listing = addCommand(verbs, "list", "list the addresses")
     listing.set_defaults(run=_list)
     for name, meaning, run in [
         ("add", "suppress an address", _add),
         ("extend", "extend a suppression, from now on", _extend),
         ("remove", "end a suppression", _remove),
     ]:
-        verb = verbs.add_parser(name, help=meaning)
-        verb.add_argument("destination", metavar="URI", help="or a mail address")
-        verb.add_argument("--kind", choices=[str(each) for each in ReportKind])
-        verb.add_argument("--json", action="store_true")
+        verb = addCommand(verbs, name, meaning)
+        verb.add_argument(
+            "destination", metavar="URI", help="mailto: or https:, or a mail address"
+        )
+        verb.add_argument(
+            "--kind",
+            choices=[str(each) for each in ReportKind],
+            help="only for reports of this kind",
+        )
         if name != "remove":
             verb.add_argument(
                 "--for",
@@ -41,10 +51,10 @@ def add(commands: Any) -> None:
                 type=durationArgument,
                 default=MANUAL_PERIOD,
                 metavar="TIME",
-                help="such as 90m, 12h or 31d (default: 31d)",
+                help="how long, such as 90m, 12h or 31d (default: 31d)",
             )
         if name == "add":
-            verb.add_argument("--comment", default="")
+            verb.add_argument("--comment", default="", help='shown by "suppress list"')
         verb.set_defaults(run=run)
 
 

@@ -8,6 +8,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -42,6 +43,31 @@ class ParserTests(SynchronousTestCase):
             self.assertEqual(list(commands.choices), [name])
             [listed] = commands._choices_actions
             self.assertEqual(listed.help, meaning)
+
+    def test_described(self) -> None:
+        """
+        The help of every command says what it does, and what each argument is.
+        """
+        for name in set(COMMANDS) - {"send", "lab"}:
+            for each in self.commands(parser([name]), name):
+                self.assertTrue(each.description, each.prog)
+                for argument in each._actions:
+                    if not isinstance(argument, argparse._SubParsersAction):
+                        self.assertTrue(argument.help, (each.prog, argument.dest))
+
+    def commands(
+        self, parent: argparse.ArgumentParser, name: str
+    ) -> Iterator[argparse.ArgumentParser]:
+        """
+        A command, and the commands that it has.
+        """
+        for action in parent._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                command = action.choices[name]
+                yield command
+                for each in command._actions:
+                    if isinstance(each, argparse._SubParsersAction):
+                        yield from each.choices.values()
 
 
 class ArgumentTests(CommandCase):

@@ -90,6 +90,6 @@ class SuppressTests(CommandCase):
             (("extend", "a@b.example"), 1, "moxtls: not suppressed: a@b.example"),
             (("add", "a@b.example", "--for", "3"), 2, "'3': expected a time such as"),
             (("add", "a@b.example", "--kind", "x"), 2, "invalid choice: 'x'"),
-            ((), 2, "required: verb"),
+            ((), 2, "required: list|add|extend|remove"),
         ]:
             self.assertIn(said, self.complaint("suppress", *words, status=status))
