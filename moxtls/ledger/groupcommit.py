@@ -51,17 +51,17 @@ class Operation(Job[T], Generic[I, T]):
     """
     A database operation on one item.
 
-    @ivar together: Performs several operations of the same kind at once, given their
+    @ivar performAll: Performs several operations of the same kind at once, given their
         items; returns their results in the same order.
     """
 
-    __slots__ = ("item", "together")
+    __slots__ = ("item", "performAll")
 
     def __init__(
-        self, together: Callable[[Connection, Sequence[I]], Sequence[T]], item: I
+        self, performAll: Callable[[Connection, Sequence[I]], Sequence[T]], item: I
     ) -> None:
         super().__init__()
-        self.together = together
+        self.performAll = performAll
         self.item = item
 
 
@@ -90,17 +90,17 @@ class GroupCommitWriter:
         return self._queue.submit(Operation(_each, job))
 
     def add(
-        self, together: Callable[[Connection, Sequence[I]], Sequence[T]], item: I
+        self, performAll: Callable[[Connection, Sequence[I]], Sequence[T]], item: I
     ) -> Deferred[T]:
         """
         Run an operation that handles several items in few statements.
 
-        @param together: Called with a connection and the items of all operations of
+        @param performAll: Called with a connection and the items of all operations of
             this kind that wait; returns their results in order.
 
         @return: Fires with the result for C{item} after the commit.
         """
-        return self._queue.submit(Operation(together, item))
+        return self._queue.submit(Operation(performAll, item))
 
 
 class GroupReader:
@@ -262,15 +262,15 @@ def _perform(connection: Connection, operations: Operations) -> None:
     """
     Perform operations in the order of submission; same of one kind together.
     """
-    for together, same in groupby(operations, _kind):
+    for performAll, same in groupby(operations, _kind):
         group = list(same)
-        results = together(connection, [operation.item for operation in group])
+        results = performAll(connection, [operation.item for operation in group])
         for operation, result in zip(group, results, strict=True):
             operation.result = result
 
 
 def _kind(operation: Operation[Any, Any]) -> Callable[..., Sequence[Any]]:
-    return operation.together
+    return operation.performAll
 
 
 def _each(

@@ -114,14 +114,14 @@ class GroupTests(_Writing):
         """
         seen: list[object] = []
 
-        def together(connection: Connection, items: Sequence[int]) -> Sequence[int]:
+        def performAll(connection: Connection, items: Sequence[int]) -> Sequence[int]:
             seen.append(list(items))
             return [item * 2 for item in items]
 
         self.occupy()
-        first, second = self.writer.add(together, 1), self.writer.add(together, 2)
+        first, second = self.writer.add(performAll, 1), self.writer.add(performAll, 2)
         self.writer.run(lambda connection: seen.append("between"))
-        third = self.writer.add(together, 3)
+        third = self.writer.add(performAll, 3)
         self.gate.set()
         self.assertEqual(self.inbox.waitFor(third), 6)
         self.assertEqual(seen, [[1, 2], "between", [3]])
