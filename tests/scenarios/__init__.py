@@ -1,3 +1,3 @@
 """
-Whole flows, in memory.
+Tests of whole flows, mostly in memory.
 """

@@ -42,7 +42,7 @@ FAILURE = FailureDetail(ResultType.STARTTLS_NOT_SUPPORTED)
 
 class Ledger(Stores, Protocol):
     """
-    A ledger of any make.
+    A ledger of any backend.
     """
 
     def stop(self) -> Deferred[None]: ...
@@ -53,8 +53,8 @@ class RecipientDomain:
     """
     A recipient domain.
 
-    @ivar host: The only host that takes its mail.
-    @ivar lines: Those of its MTA-STS policy; none if it has no policy.
+    @ivar host: The domain's only MX host.
+    @ivar lines: The lines of its MTA-STS policy; empty if it has no policy.
     """
 
     domain: Domain
@@ -63,7 +63,7 @@ class RecipientDomain:
 
     def outcome(self, sessions: int, sendReport: bool = True) -> SessionOutcome:
         """
-        So many sessions that succeeded, and as many without TLS.
+        An outcome of C{sessions} successful sessions, and as many without TLS.
         """
         failures = Counter({FAILURE: sessions})
         kind = PolicyType.STS if self.lines else PolicyType.NO_POLICY
@@ -88,9 +88,9 @@ SessionKey = tuple[date, Domain, tuple[str, ...]]
 
 class Journal:
     """
-    What happened, whatever became of it in any store.
+    Log of all sessions, independent of any store.
 
-    @ivar sessions: How many there were.
+    @ivar sessions: The number of sessions.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Journal:
 
     def total(self, day: date, domain: Domain) -> int:
         """
-        Of all policies.
+        Sessions under all policies of a domain.
         """
         return sum(
             count
@@ -115,8 +115,7 @@ class Sent:
     """
     A report in some node's queue.
 
-    @ivar about: Its policy domain, with C{host} before it if it is told as a
-        host.
+    @ivar about: Its policy domain, prefixed with C{host} if it is about an MX host.
     """
 
     node: str
@@ -131,7 +130,7 @@ class Sent:
     @property
     def contents(self) -> Contents:
         """
-        What it says.
+        Policies and sessions in the report.
         """
         found = set()
         for each in self.report.policies:
@@ -144,8 +143,8 @@ class Sent:
 
 class Node:
     """
-    Half of moxtls that reports: from recorded outcomes to a queue, and what
-    becomes of reports.
+    The reporting half of moxtls: from recorded outcomes to a queue, and the delivery
+    results of reports.
     """
 
     def __init__(
@@ -167,7 +166,7 @@ class Node:
 
     def start(self) -> None:
         """
-        As a new process would, with the queue of the one before.
+        Start a new process with the queue of the previous one.
         """
         source = TLSReportSource(
             self._resolver,
@@ -194,7 +193,7 @@ class Node:
 
     def newEnvelopes(self) -> Iterator[Envelope]:
         """
-        Of what came into the queue since this was asked last.
+        Envelopes added to the queue since the last call.
         """
         envelopes = self.queue.envelopes[self._posted :]
         self._posted += len(envelopes)
@@ -215,7 +214,7 @@ class Node:
 
 def arrived(envelope: Envelope) -> Result:
     """
-    A queue's word that it has delivered something.
+    The result of a delivered message.
     """
     (recipient,) = envelope.recipients
     return Result("id", recipient, DeliveryStatus.DELIVERED, "2.0.0", 250, "ok")
@@ -223,7 +222,7 @@ def arrived(envelope: Envelope) -> Result:
 
 def domainOf(recipient: str) -> Domain | None:
     """
-    The recipient domain of mail; C{None} for what is posted.
+    The recipient domain of mail; C{None} for HTTPS destinations.
     """
     if recipient.startswith("https:"):
         return None
@@ -233,7 +232,7 @@ def domainOf(recipient: str) -> Domain | None:
 
 def asks(resolver: MemoryResolver, domain: Domain, *uris: str) -> None:
     """
-    Have C{domain} publish a TLSRPT record.
+    Publish a TLSRPT record of C{domain}.
     """
     text = f"v=TLSRPTv1; rua={','.join(uris)}"
     resolver.put(f"_smtp._tls.{domain}", RRType.TXT, text)
@@ -243,7 +242,7 @@ class Nodes:
     """
     Several nodes, and the mail they send.
 
-    @ivar clock: That of all nodes that aren't apart.
+    @ivar clock: The clock of all nodes without one of their own.
     """
 
     def __init__(
@@ -255,7 +254,7 @@ class Nodes:
     ) -> None:
         """
         @param first: The day that begins now.
-        @param apart: Whether each node has a clock of its own.
+        @param apart: True if each node has a clock of its own.
         """
         self.resolver = MemoryResolver()
         self.recipients = {recipient.domain: recipient for recipient in recipients}
@@ -280,7 +279,7 @@ class Nodes:
         report: ReportKind | None = None,
     ) -> None:
         """
-        Have C{node} deliver mail to C{domain}, and record how TLS went.
+        Deliver mail from C{node} to C{domain}, and record the outcome.
         """
         recipient = self.recipients.get(domain) or RecipientDomain(
             domain, Domain(f"mx.{domain}")
@@ -290,7 +289,7 @@ class Nodes:
 
     def deliverReports(self, node: Node) -> None:
         """
-        Deliver what C{node} has in its queue.
+        Deliver everything in the queue of C{node}.
         """
         for envelope in node.newEnvelopes():
             domain = domainOf(envelope.recipients[0])
@@ -300,7 +299,7 @@ class Nodes:
 
     def goOn(self, hours: float) -> None:
         """
-        Let time pass.
+        Advance the clocks.
         """
         for _ in range(round(hours * HOUR / MINUTE)):
             self.clock.advance(MINUTE)
@@ -311,13 +310,13 @@ class Nodes:
 
     def freeze(self, node: Node) -> None:
         """
-        Have the process of C{node}, which is apart, stand still.
+        Suspend the process of C{node}, which has a clock of its own.
         """
         self._awake.remove(node)
 
     def thaw(self, node: Node) -> None:
         """
-        Have it go on.
+        Resume the process of C{node}.
         """
         self._awake.append(node)
 

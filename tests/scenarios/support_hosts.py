@@ -83,7 +83,7 @@ class Internet:
 
     def goOn(self, seconds: float) -> None:
         """
-        Let time pass, and whatever comes of it happen.
+        Advance the clock, and flush the network after each step.
         """
         for _ in range(round(seconds / STEP)):
             self.clock.advance(STEP)
@@ -92,14 +92,14 @@ class Internet:
 
 class MailHost:
     """
-    All of moxtls that mail and reports go through; its domain has two
-    addresses, C{user} and C{tls}, and wants reports at the latter.  Nobody
-    trusts its certificate.
+    A host with all parts of moxtls that mail and reports pass; its domain has two
+    addresses, C{user} and C{tls}, and requests reports at the latter. Its certificate
+    is self-signed.
 
-    @ivar refuses: Whether there is no address for reports after all.
-    @ivar bounces: Whether that is only found out when a report has been taken.
-    @ivar received: Reports that came for it.
-    @cvar config: Of the host; for C{format}.
+    @ivar refuses: True if the address for reports is refused at RCPT.
+    @ivar bounces: True if reports are accepted, and bounced.
+    @ivar received: Reports received.
+    @cvar config: The host's configuration, for C{format}.
     """
 
     config = CONFIG
@@ -127,7 +127,7 @@ class MailHost:
 
     def send(self, to: Domain) -> None:
         """
-        Send mail to somebody at C{to}.
+        Send mail to a user at C{to}.
         """
         envelope = Envelope(f"user@{self.domain}", (f"user@{to}",))
         self.queue.submit(envelope, [b"Subject: hello\r\n\r\nhello\r\n"])
@@ -137,7 +137,7 @@ class MailHost:
 
     def sent(self) -> list[OutgoingReport]:
         """
-        All reports that it made, in their order.
+        All reports that the host sent, in order.
         """
         found: list[tuple[OutgoingReport, ...]] = []
         self.ledger.archive.reports().addCallback(found.append)
@@ -254,13 +254,13 @@ class MailHost:
 
     def observers(self) -> tuple[IVerdictObserver, ...]:
         """
-        Who is told of verdicts.
+        The observers of verdicts.
         """
         return ()
 
     def checks(self) -> MessageAuthenticator | None:
         """
-        How mail is checked.
+        The authentication of incoming mail.
         """
         return None
 
@@ -271,13 +271,13 @@ class MailHost:
 
     def arrived(self, account: str, message: bytes) -> Deferred[None]:
         """
-        A message came for an account.
+        Called for each message delivered to an account.
         """
         return succeed(None) if account != "tls" else self.takeReport(message)
 
     def takeReport(self, message: bytes) -> Deferred[None]:
         """
-        What came for the address for reports.
+        Called for each message delivered to the address for reports.
         """
         if self.refuses:
             return fail(MailboxRefused("there is nobody"))
@@ -293,7 +293,7 @@ class MailHost:
 @implementer(IMailbox)
 class _AccountMailbox:
     """
-    Somebody at a L{MailHost}.
+    The mailbox of an account at a L{MailHost}.
     """
 
     def __init__(self, host: MailHost, name: str) -> None:

@@ -1,5 +1,5 @@
 """
-What tests of processes that are killed have in common.
+Support for tests that kill processes.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ FILES = frozenset({"os.rename", "os.remove", "os.link", "os.mkdir", "os.truncate
 
 class Node:
     """
-    A node with a ledger and a spool on disk, each operation done by the time
-    it is asked for.
+    A node with a ledger and a spool on disk, whose operations are synchronous.
     """
 
     def __init__(self, root: Path, start: int) -> None:
         """
-        @param start: Makes what it names differ from an earlier run's.
+        @param start: Distinguishes identifiers made by this process from those of
+            earlier ones.
         """
         self.clock = Clock()
         self.clock.advance(NOW + start * HOUR)
@@ -57,13 +57,13 @@ class Node:
 
     def source(self) -> IReportSource:
         """
-        What owes the reports.
+        The source of the reports.
         """
         raise NotImplementedError
 
     def run(self) -> None:
         """
-        Report on all there is.
+        Send all reports that are due.
         """
         service = ReportService(
             self.clock,
@@ -86,7 +86,7 @@ class Node:
 
     def work(self, service: ReportService) -> None:
         """
-        Have C{service} send what is due.
+        Run C{service} until due reports are sent.
         """
         service.startService()
         self.clock.pump([0, MINUTE])
@@ -99,11 +99,10 @@ class Node:
 
 def watch(notice: Callable[[], None]) -> None:
     """
-    From now on, until the process ends, call C{notice} before each statement
-    of any database, and before files change.
+    Call C{notice} before each statement of any database and each change of a file,
+    until the process ends.
 
-    Being killed before a statement that only reads is as being killed before
-    the one behind it.
+    Death before a read-only statement is the same as death before the next one.
     """
     real = sqlite3.connect
 
@@ -127,10 +126,10 @@ def watch(notice: Callable[[], None]) -> None:
 
 class KilledCase(SynchronousTestCase):
     """
-    Each report is in the queue once, whenever the process is killed.
+    Each report is queued once, wherever the process is killed.
 
-    @cvar nodeType: The node that is run.
-    @cvar expected: Where reports go, and how many.
+    @cvar nodeType: The node to run.
+    @cvar expected: Destinations of reports, with counts.
     """
 
     nodeType: type[Node]
@@ -147,19 +146,19 @@ class KilledCase(SynchronousTestCase):
 
     def prepare(self, ledger: Ledger) -> None:
         """
-        Record what is to be reported.
+        Record the data to be reported.
         """
         raise NotImplementedError
 
     def left(self, ledger: Ledger) -> Sequence[object]:
         """
-        What is still to be reported.
+        The number of unreported items.
         """
         raise NotImplementedError
 
     def inspect(self, message: bytes) -> None:
         """
-        Look at one that is queued.
+        Check a queued report.
         """
 
     def copy(self) -> Path:
@@ -169,10 +168,9 @@ class KilledCase(SynchronousTestCase):
 
     def runUntil(self, root: Path, step: int) -> bool:
         """
-        Run a node in a process of its own, which is killed when it is about
-        to take that step.
+        Run a node in a process that is killed right before step C{step}.
 
-        @return: Whether it came to that.
+        @return: True if that step was reached.
         """
         child = os.fork()
         if not child:
@@ -219,8 +217,8 @@ class KilledCase(SynchronousTestCase):
 
     def checkEveryStatement(self) -> None:
         """
-        It is killed before each statement that writes, and each change of a
-        file, in turn, and run once more.
+        Kill the process before each writing statement and each change of a file in
+        turn, and run it again.
         """
         step = 1
         root = self.copy()

@@ -107,12 +107,12 @@ Name = tuple[date, str, str]
 
 class DaysContract(_TestCase):
     """
-    Over any ledger.
+    The scenarios, over any ledger.
     """
 
     def makeLedgers(self) -> Sequence[Ledger]:
         """
-        One for each of two nodes, with the same contents.
+        A ledger for each of two nodes, with shared contents.
         """
         raise NotImplementedError
 
@@ -130,7 +130,7 @@ class DaysContract(_TestCase):
 
     def exchangeMail(self, *nodes: Node) -> None:
         """
-        Six hours of mail.
+        Exchange six hours of mail.
         """
         self.world.goOn(3)
         for number, node in enumerate(nodes):
@@ -143,13 +143,13 @@ class DaysContract(_TestCase):
 
     def counts(self) -> list[int]:
         """
-        How many reports each node has sent.
+        The number of reports sent by each node.
         """
         return [len(list(node.sent())) for node in self.world.nodes]
 
     def named(self, sent: Sequence[Sent]) -> dict[Name, Contents]:
         """
-        All of C{sent}, each of which is there once.
+        C{sent} by name; each name occurs once.
         """
         names = Counter((each.day, each.about, each.to) for each in sent)
         self.assertEqual([name for name, count in names.items() if count > 1], [])
@@ -159,7 +159,7 @@ class DaysContract(_TestCase):
 
     def own(self, day: date, domain: Domain, withHost: bool) -> Contents:
         """
-        What C{domain} is told about itself and its host.
+        Expected contents of the report to C{domain} about itself and its host.
         """
         journal = self.world.journal
         found = {
@@ -174,7 +174,7 @@ class DaysContract(_TestCase):
 
     def clients(self, day: date, *domains: Domain) -> Contents:
         """
-        What a host is told.
+        Expected contents of the report to the shared host.
         """
         total = self.world.journal.total
         return frozenset(
@@ -185,7 +185,7 @@ class DaysContract(_TestCase):
 
     def expected(self) -> dict[Name, Contents]:
         """
-        All reports there should be.
+        All expected reports.
         """
         found: dict[Name, Contents] = {}
         for day in DAYS:
@@ -204,7 +204,7 @@ class DaysContract(_TestCase):
 
     def wanted(self, day: date, domain: Domain) -> tuple[str, ...]:
         """
-        Where C{domain} wants the report about C{day}.
+        Destinations of C{domain} for the report about C{day}.
         """
         if domain == MOVING and day != DAYS[0]:
             return ("new@moving.example",)
@@ -220,7 +220,7 @@ class DaysContract(_TestCase):
 
     def secondDay(self) -> None:
         """
-        It is noon before everybody knows where reports are wanted.
+        TLSRPT records that are published or changed at noon.
         """
         self.exchangeMail(self.second)
         self.exchangeMail(self.second)
@@ -233,7 +233,7 @@ class DaysContract(_TestCase):
 
     def thirdDay(self) -> None:
         """
-        Until its reports are out.
+        Run until the reports about the last day are sent.
         """
         for _ in range(ROUNDS - 1):
             self.exchangeMail(self.second, self.first)
@@ -241,8 +241,8 @@ class DaysContract(_TestCase):
 
     def check(self) -> None:
         """
-        Each report is in one queue, once, with everything; what is left is
-        about today, and about reports.
+        Each report is in one queue, once and complete; unreported results are those
+        of today and of report deliveries.
         """
         for node in self.world.nodes:
             self.stopped(node)
@@ -266,10 +266,10 @@ class DaysContract(_TestCase):
 
     def test_threeDays(self) -> None:
         """
-        Two nodes count for the same reports and race to send them; one is
-        stopped in the middle of a round, and comes back a day later under its
-        name.  Each report is sent once (RFC 8460 4.1), by one of them, with
-        the sessions of both.
+        Two nodes record results for the same reports and race to send them; one is
+        stopped in the middle of a round, and restarted a day later under its name.
+        Each report is sent once (RFC 8460 4.1), by one of them, with the sessions of
+        both.
         """
         self.begin()
         self.firstDay()
@@ -287,9 +287,8 @@ class DaysContract(_TestCase):
 
     def test_standsStill(self) -> None:
         """
-        A node stands still in the middle of a round, and goes on a day and a
-        half later as if nothing had happened.  The other one has done its
-        work meanwhile, and nothing is sent twice.
+        A node is suspended in the middle of a round, and resumed a day and a half
+        later. The other node sends its reports meanwhile, and nothing is sent twice.
         """
         self.begin(apart=True)
         self.firstDay()

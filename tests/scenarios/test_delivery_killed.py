@@ -44,8 +44,8 @@ SENDERS = [f"s{number}@us.example" for number in range(MESSAGES)]
 
 class JournalPostbox(Postbox):
     """
-    Takes everything, and appends the sender of each message to a file before
-    it says so.
+    Accepts everything, and appends the sender of each message to a file before it
+    replies.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -67,7 +67,7 @@ class JournalPostbox(Postbox):
 
 class DeliveryKilledTests(SynchronousTestCase):
     """
-    Tests for L{QueueService} and its results over the death of its process.
+    Tests for L{QueueService} and its result log when its process is killed.
     """
 
     def setUp(self) -> None:
@@ -87,9 +87,9 @@ class DeliveryKilledTests(SynchronousTestCase):
 
     def live(self, root: Path) -> list[str]:
         """
-        One life of a process: it delivers what there is.
+        Run a process that delivers the queue until it is killed.
 
-        @return: Senders of what is left at its end.
+        @return: Senders of the undelivered messages.
         """
         clock = Clock()
         clock.advance(START)
@@ -106,7 +106,7 @@ class DeliveryKilledTests(SynchronousTestCase):
 
     def listed(self, root: Path) -> set[str]:
         """
-        Senders of what the queue has as still to be delivered.
+        Senders of the messages that the queue lists as undelivered.
         """
         spool = Spool(root)
         found = {
@@ -119,9 +119,9 @@ class DeliveryKilledTests(SynchronousTestCase):
 
     def test_killed(self) -> None:
         """
-        Whenever the process dies, each message arrives; no more than one of
-        each connection arrives twice, and what the queue lists in between is
-        what is still to be delivered, but for these.
+        Each message arrives, whenever the process is killed. At most one message of
+        each connection arrives twice; apart from these, the queue lists exactly the
+        undelivered messages in between.
         """
         mostRepeated = 0
         for step in count():
@@ -155,7 +155,7 @@ def submit(spool: Spool, number: int) -> None:
 
 def makeService(clock: Clock, network: Network, root: Path) -> QueueService:
     """
-    A queue that sends everything to one relay.
+    A queue that relays everything to one smarthost.
     """
     dialer = Dialer(clock, network.endpoint)
     settings = ClientSettings("us.example", TRUST, TLSMode.SKIP, (IP,))

@@ -1,6 +1,5 @@
 """
-Processes that are killed between any two statements, while DMARC reports are
-made.
+Processes killed between any two statements while they send DMARC reports.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from tests.scenarios import support_kill
 
 class DMARCNode(support_kill.Node):
     """
-    One that sends DMARC reports.
+    A node that sends DMARC reports.
     """
 
     def source(self) -> IReportSource:
@@ -41,7 +40,7 @@ class DMARCNode(support_kill.Node):
 
 class EarlyDMARCNode(DMARCNode):
     """
-    One that is asked for reports on an interval that isn't over.
+    A node that is asked for reports on an unfinished interval.
     """
 
     def work(self, service: ReportService) -> None:
@@ -50,7 +49,7 @@ class EarlyDMARCNode(DMARCNode):
 
 class DMARCKilledTests(support_kill.KilledCase):
     """
-    Each report is in the queue once, whenever the process is killed.
+    Each report is queued once, wherever the process is killed.
     """
 
     nodeType = DMARCNode
@@ -69,16 +68,15 @@ class DMARCKilledTests(support_kill.KilledCase):
 
     def test_everyStatement(self) -> None:
         """
-        It is killed before each statement that writes, and each change of a
-        file, in turn, and run once more; what was evaluated is reported and
-        gone.
+        The process is killed before each writing statement and each change of a file
+        in turn, and run again; reported evaluations are removed.
         """
         self.checkEveryStatement()
 
 
 class EarlyKilledTests(DMARCKilledTests):
     """
-    The same of reports that a person wants early.
+    The same for reports sent early on request.
     """
 
     nodeType = EarlyDMARCNode

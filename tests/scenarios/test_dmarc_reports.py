@@ -1,5 +1,5 @@
 """
-Days of mail and of DMARC reports, from the evaluation to the queue.
+DMARC reports over several days, from the evaluation to the queue.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class DMARCReportTests(SynchronousTestCase):
 
     def receive(self, domain: Domain = A, hours: int = 1, times: int = 1) -> None:
         """
-        Mail comes in now.
+        Receive mail now.
         """
         hour = int(self.world.clock.seconds() - SPAN.end) // HOUR
         self.world.record(evaluation(domain, hours=hours), hour=hour, times=times)
 
     def left(self) -> int:
         """
-        How many messages wait to be reported.
+        The number of unreported messages.
         """
         found = self.successResultOf(self.world.ledger.evaluations.evaluations())
         return sum(each.count for each in found)
@@ -68,7 +68,7 @@ class DMARCReportTests(SynchronousTestCase):
 
     def archived(self, domain: Domain = A) -> list[OutgoingReport]:
         """
-        Of a domain, the oldest first.
+        Archived reports to a domain, the oldest first.
         """
         archive = self.world.ledger.archive
         found = self.successResultOf(archive.reports(domain=domain))
@@ -76,7 +76,7 @@ class DMARCReportTests(SynchronousTestCase):
 
     def fails(self, domain: Domain = A) -> None:
         """
-        Have the record of C{domain} be out of reach.
+        Make lookups of the record of C{domain} fail.
         """
         self.world.resolver = MemoryResolver(
             {(str(SUBMITTER), RRType.A): ["192.0.2.25"]},
@@ -92,9 +92,9 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_intervals(self) -> None:
         """
-        Of three domains that want reports every hour, every four hours and
-        every day, with two nodes: each has them then, each message is in one
-        report, and spans neither overlap nor leave gaps (RFC 9990 3.1.1.4).
+        Three domains request reports every hour, four hours and day, from two nodes:
+        each gets them at these times, each message is in one report, and spans
+        neither overlap nor leave gaps (RFC 9990 3.1.1.4).
         """
         wanted = {1: 24, 4: 6, 24: 1}
         for hours in wanted:
@@ -120,7 +120,7 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_spread(self) -> None:
         """
-        Ten reports of an hour are spread over 45 minutes.
+        Ten reports of one hour are spread over 45 minutes.
         """
         for number in range(10):
             domain = Domain(f"d{number}.example")
@@ -135,8 +135,8 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_policyChanges(self) -> None:
         """
-        A policy that changes within a day has a report, and so has the one
-        after it, each with its own messages (RFC 9990 3.3).
+        A policy that changes within a day causes two reports, each with the messages
+        under its policy (RFC 9990 3.3).
         """
         self.world.asks(A)
         for p, times in [(Asked.NONE, 2), (Asked.REJECT, 3)]:
@@ -150,8 +150,8 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_temporary(self) -> None:
         """
-        While a domain can't be looked up its data stays, and then it is told
-        about all of the time.
+        Data is kept while lookups of a domain fail temporarily, and then reported
+        completely.
         """
         self.fails()
         self.start()
@@ -173,7 +173,7 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_stale(self) -> None:
         """
-        But what couldn't be reported for two days is given up.
+        Data that couldn't be reported for two days is dropped.
         """
         self.fails()
         self.start()
@@ -186,8 +186,8 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_optional(self) -> None:
         """
-        Mail to addresses for reports causes no reports, so that two hosts
-        don't report to each other about reports for ever.
+        Mail to report addresses causes no reports, so that two hosts don't report to
+        each other about reports for ever.
         """
         self.world.asks(A)
         self.start()
@@ -197,9 +197,9 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_early(self) -> None:
         """
-        A person can have reports sent at once, also about an interval that
-        isn't over: they end now, never later; and what comes later goes into
-        the next ones, so that each message is in one.
+        Reports can be sent early on request, also about an unfinished interval: they
+        end now, never later, and later messages go into the next ones, so that each
+        message is in one.
         """
         self.world.asks(A)
         self.start()
@@ -226,9 +226,9 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_message(self) -> None:
         """
-        What is queued passes DMARC, strictly aligned: From, C{d=} and the
-        envelope sender are of one domain (RFC 9990 3.5.2); it goes out as
-        safely as other mail, and not for ever.
+        Queued reports pass DMARC with strict alignment: From, C{d=} and the envelope
+        sender are of one domain (RFC 9990 3.5.2). They require the same TLS as other
+        mail, and expire.
         """
         self.world.asks(A)
         self.world.record()
@@ -246,7 +246,7 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_severalDestinations(self) -> None:
         """
-        One to each, each once.
+        Each destination gets one message.
         """
         self.world.asks(A, URI, "mailto:two@a.example", "mailto:DMARC@A.example")
         self.world.record()
@@ -257,7 +257,7 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_tooLarge(self) -> None:
         """
-        A destination that takes almost nothing gets almost nothing (RFC 7489
+        A destination with a tiny size limit gets only an error report (RFC 7489
         7.2.2).
         """
         self.world.asks(A, URI + "!1")
@@ -270,7 +270,7 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_notTo(self) -> None:
         """
-        A domain that is to get none gets none, and its data doesn't pile up.
+        An excluded domain gets no reports, and its data doesn't accumulate.
         """
         self.world.settings = DMARCReporting(SUBMITTER, notTo=frozenset({A}))
         self.world.asks(A)
@@ -281,8 +281,8 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_suppressedByHand(self) -> None:
         """
-        A destination that was suppressed by hand gets none, until it runs out;
-        its data doesn't wait for that.
+        A manually suppressed destination gets no reports until the suppression ends;
+        its data isn't kept for that.
         """
         until = SPAN.end + 90 * MINUTE
         entry = Suppression(URI, ReportKind.DMARC, until, 0, "asked for it")
@@ -301,8 +301,8 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_suppressedByFailure(self) -> None:
         """
-        A destination that refuses a report gets none for two days; TLS
-        reports to it aren't affected.
+        A destination that refuses a report is suppressed for two days; TLS reports to
+        it aren't affected.
         """
         self.world.asks(A)
         self.world.record()
@@ -325,8 +325,8 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_bounced(self) -> None:
         """
-        A DSN about a report is put where nobody is bothered, and has the same
-        effect as a refusal.
+        A DSN about a report is stored in a quiet mailbox, and has the same effect as
+        a refusal.
         """
         self.world.asks(A)
         self.world.record()

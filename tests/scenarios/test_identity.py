@@ -1,5 +1,5 @@
 """
-Identifiers and file names of reports by hosts of one domain, as their
+Identifiers and file names of reports from several hosts of one domain, as their
 consumer sees them.
 """
 
@@ -28,10 +28,10 @@ NAMESPACE = "{urn:ietf:params:xml:ns:dmarc-2.0}"
 
 class Names(NamedTuple):
     """
-    What tells reports apart.
+    The names that distinguish reports.
 
-    @ivar written: In the report.
-    @ivar subject: In the field Subject.
+    @ivar written: The identifier in the report.
+    @ivar subject: The identifier in the field Subject.
     """
 
     written: str
@@ -41,7 +41,7 @@ class Names(NamedTuple):
 
 def names(queue: MemoryQueue) -> list[Names]:
     """
-    Of every report in C{queue}.
+    Names of every report in C{queue}.
     """
     return [_names(message_from_bytes(body)) for body in queue.bodies.values()]
 
@@ -68,7 +68,7 @@ class IdentityTests(SynchronousTestCase):
 
     def assertDistinct(self, found: list[Names], count: int) -> None:
         """
-        C{count} reports, none of which can be taken for another.
+        There are C{count} reports, and no two share a name.
         """
         self.assertEqual(len(found), count)
         for column in zip(*found, strict=True):
@@ -81,10 +81,9 @@ class IdentityTests(SynchronousTestCase):
 
     def test_dmarc(self) -> None:
         """
-        Two hosts with a ledger each, and one of them again after its ledger
-        was made anew: their reports on mail differ in identifier, Subject
-        and file name (RFC 9990 3.5.1), and so do those of one ledger about
-        two policies (RFC 9990 3.1.1.4).
+        Two hosts have a ledger each, and one of them gets a new ledger: their DMARC
+        reports differ in identifier, Subject and file name (RFC 9990 3.5.1), and so
+        do those of one ledger about two policies (RFC 9990 3.1.1.4).
         """
         found = []
         for _ in range(3):
@@ -103,7 +102,7 @@ class IdentityTests(SynchronousTestCase):
 
     def test_tls(self) -> None:
         """
-        The same of TLS reports, and of the two reports to a domain that takes
+        The same for TLS reports, and for the two reports to a domain that receives
         its own mail and that of others (RFC 8460 5.1, 5.3).
         """
         found = []
@@ -119,8 +118,7 @@ class IdentityTests(SynchronousTestCase):
 
     def test_sharedLedger(self) -> None:
         """
-        Nodes that share a ledger agree on the identifier of a report,
-        whichever of them makes it.
+        Nodes with a shared ledger use the same identifier for a report.
         """
         found = set()
         ledger = MemoryLedger()

@@ -1,6 +1,5 @@
 """
-Processes that are killed between any two statements, while TLS reports are
-made.
+Processes killed between any two statements while they send TLS reports.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tests.scenarios import support_kill
 
 class TLSNode(support_kill.Node):
     """
-    One that sends TLS reports.
+    A node that sends TLS reports.
     """
 
     def source(self) -> IReportSource:
@@ -35,7 +34,7 @@ class TLSNode(support_kill.Node):
 
 class KilledTests(support_kill.KilledCase):
     """
-    Each report is in the queue once, whenever the process is killed.
+    Each report is queued once, wherever the process is killed.
     """
 
     nodeType = TLSNode
@@ -50,15 +49,15 @@ class KilledTests(support_kill.KilledCase):
 
     def test_everyStatement(self) -> None:
         """
-        It is killed before each statement that writes, and each change of a
-        file, in turn, and run once more.
+        The process is killed before each writing statement and each change of a file
+        in turn, and run again.
         """
         self.checkEveryStatement()
 
 
 class EarlyNode(TLSNode):
     """
-    One that is asked for reports on a day that isn't over.
+    A node that is asked for reports on an unfinished day.
     """
 
     def work(self, service: ReportService) -> None:
@@ -67,7 +66,7 @@ class EarlyNode(TLSNode):
 
 class EarlyKilledTests(KilledTests):
     """
-    The same of reports that a person wants early.
+    The same for reports sent early on request.
     """
 
     nodeType = EarlyNode

@@ -43,7 +43,7 @@ class LoopCase(SynchronousTestCase):
 
     def day(self, *senders: MailHost) -> None:
         """
-        Have C{senders} send mail to the other host, and let a day pass.
+        Send mail from C{senders} to the other host, and advance a day.
         """
         for sender in senders:
             sender.send(B if sender is self.a else A)
@@ -52,19 +52,19 @@ class LoopCase(SynchronousTestCase):
 
 class LoopTests(LoopCase):
     """
-    Reports about mail, and none about reports.
+    Mail causes reports, and reports cause none.
     """
 
     def perDay(self, host: MailHost) -> Counter[date]:
         """
-        How many reports came to C{host} about each day.
+        The number of reports to C{host} about each day.
         """
         return Counter(utcDay(each.start) for each in host.received)
 
     def test_mutual(self) -> None:
         """
-        While there is mail each host gets a report a day, and none about a
-        day on which only reports were delivered.
+        Each host gets a report about each day with mail, and none about a day on
+        which only reports were delivered.
         """
         for _ in range(3):
             self.day(self.a, self.b)
@@ -81,8 +81,7 @@ class LoopTests(LoopCase):
 
     def test_counted(self) -> None:
         """
-        Deliveries of reports are not counted in the reports that mail causes
-        (RFC 8460 3).
+        Deliveries of reports are not counted in reports on other mail (RFC 8460 3).
         """
         for _ in range(3):
             self.day(self.a, self.b)
@@ -92,7 +91,7 @@ class LoopTests(LoopCase):
 
     def test_oneWay(self) -> None:
         """
-        A host that sends no mail has nothing to report, whatever it is sent.
+        A host that sends no mail sends no reports.
         """
         for _ in range(2):
             self.day(self.a)
@@ -102,13 +101,13 @@ class LoopTests(LoopCase):
 
 class SuppressionTests(LoopCase):
     """
-    An address for reports that is none.
+    Suppression of an address for reports that fails.
     """
 
     def states(self, days: int) -> str:
         """
-        What became of the reports of C{a} in so many days, each by the first
-        letter of its state.
+        The states of the reports of C{a} after C{days} days, each by its first
+        letter.
         """
         for _ in range(days):
             self.day(self.a)
@@ -119,8 +118,8 @@ class SuppressionTests(LoopCase):
 
     def test_refused(self) -> None:
         """
-        An address that is refused with 550 gets no reports for two days, then
-        four, and so on; each time it is tried again.
+        An address refused with 550 is suppressed for two days, then four, and so on;
+        after each suppression it is tried again.
         """
         self.b.refuses = True
         self.assertEqual(self.states(17), "fsfsssfsssssssfss")
@@ -132,8 +131,8 @@ class SuppressionTests(LoopCase):
 
     def test_bounced(self) -> None:
         """
-        The same if the report is taken first and a DSN comes back, to the
-        envelope sender that it was given; the DSN makes no loop either.
+        A DSN about an accepted report suppresses the address too; it arrives at the
+        report's envelope sender and makes no loop either.
         """
         self.b.bounces = True
         self.assertEqual(self.states(17), "fsfsssfsssssssfss")
@@ -143,8 +142,7 @@ class SuppressionTests(LoopCase):
 
     def test_reset(self) -> None:
         """
-        Once reports have arrived for a while the next failure is a first one
-        again.
+        After a period of successful reports, a failure counts as the first.
         """
         self.b.refuses = True
         self.assertEqual(self.states(4), "fsfs")
@@ -157,8 +155,7 @@ class SuppressionTests(LoopCase):
 
     def test_bothBroken(self) -> None:
         """
-        Two hosts that bounce each other's reports don't keep each other busy:
-        a DSN causes no report.
+        Two hosts that bounce each other's reports don't loop: a DSN causes no report.
         """
         self.a.bounces = self.b.bounces = True
         self.day(self.a, self.b)

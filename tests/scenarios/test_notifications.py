@@ -1,5 +1,6 @@
 """
-From what a host says on a connection to the DSN that the sender gets.
+DSNs about failed deliveries, from the replies on a connection to the message that the
+sender gets.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ SMALL = ("SIZE 10", "8BITMIME")
 
 class NotificationTests(DeliveryCase):
     """
-    A host of ours with a queue, whose messages to C{example.com} fail.
+    A host with a queue, whose messages to C{example.com} fail.
     """
 
     def setUp(self) -> None:
@@ -72,7 +73,7 @@ class NotificationTests(DeliveryCase):
         """
         Send a message.
 
-        @return: Of the DSN about it, the recipient's fields and the text.
+        @return: The per-recipient fields and the text of the DSN about it.
         """
         body = (b"Subject: hello\r\n\r\n", b"hello\r\n")
         sent = Envelope("me@us.example", (USER,), **envelope)  # type: ignore[arg-type]
@@ -90,7 +91,7 @@ class NotificationTests(DeliveryCase):
 
     def assertSaid(self, said: tuple[Message, str], status: str, reply: str) -> None:
         """
-        A host's words are told as its own (RFC 3464 2.3.5, 2.3.6).
+        A remote reply is attributed to the remote host (RFC 3464 2.3.5, 2.3.6).
         """
         fields, human = said
         self.assertEqual(fields["Status"], status)
@@ -100,7 +101,7 @@ class NotificationTests(DeliveryCase):
 
     def assertOurs(self, said: tuple[Message, str], status: str, words: str) -> None:
         """
-        Our words aren't told as somebody else's.
+        A local reason isn't attributed to any host.
         """
         fields, human = said
         self.assertEqual(fields["Status"], status)
@@ -111,9 +112,9 @@ class NotificationTests(DeliveryCase):
 
     def test_steps(self) -> None:
         """
-        A reply is told as it was, once, whatever it answered; its enhanced status
-        code (RFC 3463) is the recipient's also before EHLO, where RFC 2034 4 has
-        none.
+        A reply is quoted verbatim, once, whatever command it answered; its enhanced
+        status code (RFC 3463) becomes the recipient's, also before EHLO, where RFC
+        2034 4 has none.
         """
         for script, status, reply in (
             ({"RCPT": "550 5.1.1 no such user"}, "5.1.1", "550 5.1.1 no such user"),
@@ -140,8 +141,8 @@ class NotificationTests(DeliveryCase):
 
     def test_extensions(self) -> None:
         """
-        A host that can't be given a message for want of an extension has said
-        nothing about it (RFC 1870 6.3, RFC 6152 3, RFC 6531 3.2).
+        A message that needs an extension which the host lacks fails for a local
+        reason, without a remote reply (RFC 1870 6.3, RFC 6152 3, RFC 6531 3.2).
         """
         for extensions, envelope, status, words in (
             (SMALL, {}, "5.3.4", "the server takes 10 octets at most"),
@@ -153,7 +154,7 @@ class NotificationTests(DeliveryCase):
 
     def test_extensionsAnywhere(self) -> None:
         """
-        So if none of several hosts has it.
+        The same if none of several hosts has the extension.
         """
         self.secondHost()
         self.serve(extensions=())
@@ -168,7 +169,7 @@ class NotificationTests(DeliveryCase):
 
     def test_nowhere(self) -> None:
         """
-        Nor has anybody said anything where there is no host.
+        A domain without hosts fails for a local reason too.
         """
         self.resolver.put("example.com", RRType.MX, "0 .")
         said = self.failed()
@@ -176,8 +177,8 @@ class NotificationTests(DeliveryCase):
 
     def test_lmtp(self) -> None:
         """
-        What an LMTP server (RFC 2033) says is told as its words, and ours as ours.
-        It has no name in the DNS.
+        Replies of an LMTP server (RFC 2033) are attributed to it, and local reasons
+        aren't. It has no name in the DNS.
         """
         servers = LMTPNetwork()
         self.pump = servers.pump
@@ -206,7 +207,8 @@ class NotificationTests(DeliveryCase):
 
     def test_smarthost(self) -> None:
         """
-        A relay's words, and ours about one, are told in the same way.
+        Replies of a smarthost, and local reasons about one, are attributed in the
+        same way.
         """
         relay = Relay(Domain(MX), (RRType.A,), secure=False)
         settings = ClientSettings("us.example", TRUST, TLSMode.SKIP, (MX,))
@@ -224,9 +226,8 @@ class NotificationTests(DeliveryCase):
 
     def test_tooLong(self) -> None:
         """
-        RFC 3464 2.3.6, RFC 8460 4: an attempt that isn't done with the last
-        hosts in time says what it saw of the first ones, to the sender and to
-        whoever reports it.
+        RFC 3464 2.3.6, RFC 8460 4: an attempt that times out before the last hosts
+        reports the results of the first ones, to the sender and in the TLS outcome.
         """
         hosts = [f"mx{number}.example.com" for number in range(1, 10)]
         records = [f"{10 + number} {name}" for number, name in enumerate(hosts)]

@@ -1,5 +1,5 @@
 """
-A ledger in PostgreSQL that is away for a while, with the whole server on it.
+A server with its ledger in PostgreSQL, during an outage of the database.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COUNT = 40
 
 class OutageTests(ServerCase):
     """
-    Mail goes on coming in, and nothing of it is forgotten.
+    Mail is still accepted, and its evaluations are recorded later.
     """
 
     def setUp(self) -> None:
@@ -40,7 +40,7 @@ class OutageTests(ServerCase):
 
     def receive(self, client: SMTP) -> int:
         """
-        @return: How many messages were acknowledged.
+        @return: The number of acknowledged messages.
         """
         for _ in range(COUNT):
             client.sendmail("anna@a.example", ["bob@our.example"], MESSAGE)
@@ -55,8 +55,8 @@ class OutageTests(ServerCase):
 
     async def test_away(self) -> None:
         """
-        While the ledger is away mail is taken, and evaluations wait for it; mail that
-        goes out waits, with the true reason.  The log has a line or two of it.
+        During an outage mail is accepted, and its evaluations wait; outgoing mail
+        waits, with the true reason. The log has one or two lines about it.
         """
         ledger = f'Ledger = "{self.postgres.url}"\n'
         server = self.started(ledger + SUBMISSION + RECEPTION + ACCOUNT)
@@ -99,8 +99,7 @@ class OutageTests(ServerCase):
 
     async def test_stopped(self) -> None:
         """
-        A server that is stopped while the ledger is away says how much of it is
-        lost.
+        A server stopped during an outage logs how many evaluations are lost.
         """
         ledger = f'Ledger = "{self.postgres.url}"\n'
         server = self.started(ledger + RECEPTION + ACCOUNT)

@@ -1,5 +1,5 @@
 """
-A queue whose process is killed at every step, and started again.
+A queue whose process is killed at every step, and restarted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REPORT = Envelope("r@here.example", ("r@refusing.example",), key="report",
 
 class Journal:
     """
-    What happened outside of the queue, over all its lives.
+    Events outside the queue, over all its processes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class Journal:
 @implementer(ICourier)
 class NotingCourier:
     """
-    One destination takes everything, one nothing.
+    Delivers everything for one destination, and nothing for the other.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -79,7 +79,7 @@ class NotingCourier:
 @implementer(IReportObserver)
 class NotingObserver:
     """
-    Notes what it is told.
+    Records report results.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -93,7 +93,7 @@ class NotingObserver:
 @implementer(IMailbox)
 class NotingMailbox:
     """
-    Notes what it is given.
+    Records stored messages.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -111,15 +111,15 @@ class NotingMailbox:
 
 class KilledTests(SynchronousTestCase):
     """
-    Tests for L{QueueService} over the deaths of its process.
+    Tests for L{QueueService} when its process is killed repeatedly.
     """
 
     def live(self, root: Path, name: str) -> int:
         """
-        One life of a process: it submits both messages, as whoever doesn't
-        know whether they were accepted does, and delivers what there is.
+        Run a process that submits both messages, as a client does that doesn't know
+        whether they were accepted, and delivers the queue.
 
-        @return: How many messages are left at its end.
+        @return: The number of messages left at its end.
         """
         clock = Clock()
         clock.advance(START)
@@ -152,10 +152,9 @@ class KilledTests(SynchronousTestCase):
 
     def test_killed(self) -> None:
         """
-        Whenever the process dies, its successor finishes what it began:
-        nothing is lost, no DSN is written twice, and whoever is to be told of
-        the report is.  An attempt that was under way, and no other, is made
-        again.
+        The next process finishes what a killed one began: nothing is lost, no DSN is
+        sent twice, and observers of the report are notified. Only the interrupted
+        attempt is repeated.
         """
         for step in count():
             root = quickDirectory(self)

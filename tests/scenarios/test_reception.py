@@ -1,6 +1,5 @@
 """
-Mail from outside, from the first word of a client to mailboxes and to what is
-reported about it.
+Incoming mail, from the greeting of a client to mailboxes and reports.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ LIST = b"List-Id: <talk.relay.example>\r\n"
 
 class MailCase(ReceptionCase):
     """
-    Clients that speak SMTP.
+    A host, and clients that speak SMTP to it.
     """
 
     def say(
@@ -56,7 +55,7 @@ class MailCase(ReceptionCase):
         inChunks: bool = False,
     ) -> list[int]:
         """
-        One connection with one message.
+        Send one message on one connection.
 
         @return: The codes of the replies to RCPT, and to the message.
         """
@@ -89,14 +88,14 @@ class MailCase(ReceptionCase):
 
     def evaluations(self) -> tuple[StoredEvaluation, ...]:
         """
-        What was made of messages, once it is written.
+        The evaluations of messages, once written.
         """
         self.clock.advance(WRITE_INTERVAL)
         return self.successResultOf(self.ledger.evaluations.evaluations())
 
     def rows(self) -> list[ReportRow]:
         """
-        What will be reported.
+        The rows to be reported.
         """
         stored = self.evaluations()
         return [each.evaluation.row for each in stored for _ in range(each.count)]
@@ -110,7 +109,7 @@ class MailCase(ReceptionCase):
 
     def trusting(self, localPolicy: LocalPolicy) -> Reception:
         """
-        The same host, run by somebody with preferences.
+        The same host with another local policy.
         """
         self.localPolicy = localPolicy
         return self.made(self.checks())
@@ -118,13 +117,13 @@ class MailCase(ReceptionCase):
 
 class VerdictTests(MailCase):
     """
-    What becomes of mail, by where it is from.
+    Authentication and disposition of mail from several kinds of senders.
     """
 
     def test_aligned(self) -> None:
         """
-        An author's own mail, signed and from his host, passes by both (RFC
-        9989 4.4); it is reported as such.
+        An author's own mail, signed and sent by his host, passes by DKIM and SPF (RFC
+        9989 4.4), and is reported as such.
         """
         self.assertEqual(self.say(message("x@a.example", "a.example")), [250, 250])
         self.assertEqual(self.places(), {("anna",)})
@@ -137,8 +136,8 @@ class VerdictTests(MailCase):
 
     def test_underscores(self) -> None:
         """
-        Underscores in names of others are no reason to refuse mail, nor not to see
-        its signature; they authenticate it as any others (RFC 9989 4.4).
+        Underscores in a client's names neither refuse mail nor invalidate its
+        signature; such names authenticate like others (RFC 9989 4.4).
         """
         domain = "my_host.a.example"
         key = signer(domain)
@@ -152,8 +151,8 @@ class VerdictTests(MailCase):
 
     def test_unaligned(self) -> None:
         """
-        Mail that somebody else answers for is no mail of the author's; where
-        its domain asks for nothing it is taken (RFC 9989 4.7).
+        Authentication of another domain doesn't align with the author's (RFC 9989
+        4.4); under C{p=none} the mail is accepted (RFC 9989 4.7).
         """
         text = message("x@n.example", "stranger.example")
         codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
@@ -166,8 +165,8 @@ class VerdictTests(MailCase):
 
     def test_spoofed(self) -> None:
         """
-        Mail in the name of a domain that asks for that is refused, reported,
-        and kept by who wants to see it.
+        Spoofed mail of a domain with C{p=reject} is refused and reported, and stored
+        in the mailbox for rejected mail of accounts that have one.
         """
         text = message("x@a.example", "stranger.example")
         codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
@@ -177,7 +176,7 @@ class VerdictTests(MailCase):
 
     def test_quarantine(self) -> None:
         """
-        Or is put where suspicious mail goes.
+        Spoofed mail of a domain with C{p=quarantine} goes to Junk.
         """
         text = message("x@q.example")
         codes = self.say(text, "bob@our.example", client=OTHER_CLIENT)
@@ -187,7 +186,7 @@ class VerdictTests(MailCase):
 
     def test_forwarded(self) -> None:
         """
-        An author's signature survives a forwarder, and then DMARC passes.
+        An author's signature survives forwarding, so that DMARC passes.
         """
         text = message("x@a.example", "a.example")
         codes = self.say(text, client=RELAY, sender="x@a.example")
@@ -198,8 +197,8 @@ class VerdictTests(MailCase):
 
     def test_trustedForwarder(self) -> None:
         """
-        Where it doesn't, the mail of a forwarder that the operator trusts is
-        taken all the same (RFC 9990 3.1.6).
+        Mail of a trusted forwarder that breaks the signature is accepted (RFC 9990
+        3.1.6).
         """
         network = ip_network("198.51.100.0/24")
         self.reception = self.trusting(LocalPolicy(forwarderNetworks=(network,)))
@@ -209,9 +208,9 @@ class VerdictTests(MailCase):
 
     def test_list(self) -> None:
         """
-        A list breaks signatures and has an address of its own: its mail isn't
-        refused for p=reject alone (RFC 9989 7.4), and taken if the list is
-        known.
+        A mailing list breaks signatures and has its own envelope sender: its mail
+        isn't refused for C{p=reject} alone (RFC 9989 7.4), and accepted if the list
+        is known.
         """
         text = LIST + message("x@a.example", "relay.example")
         sender = "talk-bounces@relay.example"
@@ -226,7 +225,7 @@ class VerdictTests(MailCase):
 
     def test_enforcement(self) -> None:
         """
-        An operator may only look (RFC 9989 5.3.6), and then says so.
+        A local policy can be to monitor only (RFC 9989 5.3.6), which is reported.
         """
         self.reception = self.trusting(LocalPolicy(enforcement=DMARCPolicy.NONE))
         self.assertEqual(
@@ -237,8 +236,7 @@ class VerdictTests(MailCase):
 
     def test_temporary(self) -> None:
         """
-        While it can't be judged mail is taken, and nothing is reported that
-        isn't certain.
+        While DMARC has a temporary error mail is accepted, and not reported.
         """
         self.dns.fail("_dmarc.a.example", RRType.TXT)
         self.assertEqual(
@@ -249,8 +247,8 @@ class VerdictTests(MailCase):
 
     def test_severalFields(self) -> None:
         """
-        Two From fields would have different authors for different people (RFC
-        5322 3.6).
+        A message with two From fields is refused: mail programs would show different
+        authors (RFC 5322 3.6).
         """
         text = b"From: ceo@a.example\r\n" + message("x@stranger.example")
         codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
@@ -259,8 +257,8 @@ class VerdictTests(MailCase):
 
     def test_ambiguousAuthor(self) -> None:
         """
-        A field in which mail programs find another author than the one that
-        DMARC would pass is refused (RFC 5322 3.6.2).
+        A From field in which mail programs find another author than the one that
+        DMARC would evaluate is refused (RFC 5322 3.6.2).
         """
         for author in (
             "ceo@a.example (x <x@stranger.example>",
@@ -275,8 +273,8 @@ class VerdictTests(MailCase):
 
     def test_signatureWithoutKey(self) -> None:
         """
-        A signature for which there is no key may be anybody's, so it is no sign
-        that the author sent a message which came round (RFC 9989 7.4).
+        A signature without a key is no evidence that the author sent a message which
+        came through a list (RFC 9989 7.4).
         """
         forged = (
             b"DKIM-Signature: v=1; a=rsa-sha256; d=a.example; s=none; h=from;"
@@ -293,8 +291,8 @@ class VerdictTests(MailCase):
 
     def test_signaturesInFront(self) -> None:
         """
-        However many signatures somebody puts in front, the author's is verified
-        (RFC 6376 8.4, RFC 9989 4.4.1).
+        The author's signature is verified however many others precede it (RFC 6376
+        8.4, RFC 9989 4.4.1).
         """
         other = (
             b"DKIM-Signature: v=1; a=rsa-sha256; d=b%d.example; s=s; h=from;"
@@ -309,8 +307,8 @@ class VerdictTests(MailCase):
 
     def test_unreadableSignature(self) -> None:
         """
-        A signature of which can't be told whose it is is an error of its signer,
-        not the same as none (RFC 8601 2.7.1).
+        A signature with an unreadable domain is a C{permerror}, not C{none} (RFC 8601
+        2.7.1).
         """
         text = b"DKIM-Signature: eeee\r\n" + message("x@n.example")
         self.assertEqual(self.say(text, client=OTHER_CLIENT), [250, 250])
@@ -320,8 +318,7 @@ class VerdictTests(MailCase):
 
     def test_withoutPolicy(self) -> None:
         """
-        Without C{p}, C{sp} means nothing either: subdomains have no policy (RFC
-        9989 4.10.1).
+        Without C{p}, C{sp} is void too: subdomains have no policy (RFC 9989 4.10.1).
         """
         for record, result in (
             ("v=DMARC1; sp=reject", b"dmarc=permerror"),
@@ -337,8 +334,7 @@ class VerdictTests(MailCase):
 
     def test_severalAuthors(self) -> None:
         """
-        Authors of several domains are no way around the policies of any (RFC
-        9989 11.5).
+        Authors of several domains don't evade the policy of any (RFC 9989 11.5).
         """
         text = message("ceo@a.example, x@stranger.example", "stranger.example")
         codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
@@ -348,12 +344,12 @@ class VerdictTests(MailCase):
 
 class ReportTests(MailCase):
     """
-    Who is told of it.
+    Aggregate reports on incoming mail.
     """
 
     def drafts(self, settings: DMARCReporting) -> list[ReportDraft | NoReport]:
         """
-        The reports that are owed a day later.
+        The reports due a day later.
         """
         self.clock.advance(WRITE_INTERVAL + DAY)
         self.dns.put("our.example", RRType.A, "192.0.2.25")
@@ -368,8 +364,8 @@ class ReportTests(MailCase):
 
     def test_monitoring(self) -> None:
         """
-        A domain under C{p=none}, all of whose mail fails, gets a report on it (RFC
-        9989 5.1.5), unless reports are for those only who are known.
+        A domain with C{p=none}, all of whose mail fails, gets a report on it (RFC
+        9989 5.1.5), unless reports are restricted to known domains.
         """
         self.say(message("x@n.example"), client=OTHER_CLIENT)
         settings = DMARCReporting(Domain("our.example"))
@@ -382,8 +378,8 @@ class ReportTests(MailCase):
 
     def test_forged(self) -> None:
         """
-        Mail that was refused or junk is no reason for a report to a stranger,
-        but is in one that has another reason (RFC 9990 8).
+        Mail that was refused or filed as junk causes no report to an unknown domain,
+        but is in one that has another cause (RFC 9990 8).
         """
         self.say(message("x@a.example"), client=OTHER_CLIENT)
         self.say(message("x@q.example"), client=OTHER_CLIENT)
@@ -399,12 +395,13 @@ class ReportTests(MailCase):
 
 class DeliveryTests(MailCase):
     """
-    Where it goes.
+    Delivery to mailboxes.
     """
 
     def test_recipients(self) -> None:
         """
-        An alias, a separator, a catch-all, the postmaster; and nobody.
+        Aliases, separators, catch-all addresses, the postmaster, and unknown
+        recipients.
         """
         codes = self.say(
             message("x@a.example", "a.example"),
@@ -423,7 +420,7 @@ class DeliveryTests(MailCase):
 
     def test_chunks(self) -> None:
         """
-        A message in chunks (RFC 3030) is the same message, dots and all.
+        A message in chunks (RFC 3030) is stored unchanged, dots included.
         """
         text = message("x@a.example", "a.example", body=b".\r\n..\r\nx\r\n")
         for inChunks in (False, True):
@@ -434,8 +431,7 @@ class DeliveryTests(MailCase):
 
     def test_quota(self) -> None:
         """
-        Whoever has no room gets no mail for now, and nobody else loses any by
-        it.
+        A recipient over quota gets 4xx, and other recipients aren't affected.
         """
         self.mail["anna"].room = -1
         to = (ANNA, "bob@our.example")
@@ -444,8 +440,8 @@ class DeliveryTests(MailCase):
 
     def test_flood(self) -> None:
         """
-        The same forgery again and again is one row, with a count; as long as
-        nobody knows its domain, it is no reason to write there.
+        Repeated forgeries are one row, with a count; as long as the domain is
+        unknown, they cause no report.
         """
         for _ in range(5):
             self.say(message("x@a.example"), client=OTHER_CLIENT)
@@ -456,14 +452,14 @@ class DeliveryTests(MailCase):
 
     def counts(self) -> dict[bool, int]:
         """
-        How many are optional, and how many aren't.
+        The numbers of optional and other evaluations.
         """
         return {each.evaluation.optional: each.count for each in self.evaluations()}
 
     def test_stopping(self) -> None:
         """
-        A listener that stops waits for a message that is being stored, and
-        its client is told.
+        A listener that stops waits for a message that is being stored, and replies to
+        its client.
         """
         self.dns.hang("_dmarc.a.example", RRType.TXT)
         factory = SMTPServerFactory(

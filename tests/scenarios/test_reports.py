@@ -1,5 +1,5 @@
 """
-Days of mail and of TLS reports, from the recorded outcome to the queue.
+TLS reports over several days, from the recorded outcome to the queue.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ReportDaysTests(SynchronousTestCase):
 
     def restOfDay(self) -> None:
         """
-        Until reports about today are out.
+        Advance until the reports about today are sent.
         """
         clock = self.world.clock
         wait = (-clock.seconds()) % ONE_DAY + 50 * MINUTE
@@ -51,7 +51,7 @@ class ReportDaysTests(SynchronousTestCase):
 
     def reports(self) -> dict[tuple[str, int], ReceivedTLSReport]:
         """
-        By recipient and first second.
+        Reports by recipient and first second.
         """
         return {
             (each.envelope.recipients[0], report.start): report
@@ -61,8 +61,8 @@ class ReportDaysTests(SynchronousTestCase):
 
     def test_threeDays(self) -> None:
         """
-        Two nodes, two recipient domains and their common host, three days:
-        each report is there once, about its day, with all of its sessions.
+        Two nodes, two recipient domains and their common host, three days: there is
+        one report about each day, with all of its sessions.
         """
         for domain in (A, B, HOST):
             self.world.asks(domain)
@@ -88,7 +88,7 @@ class ReportDaysTests(SynchronousTestCase):
 
     def test_signed(self) -> None:
         """
-        What is queued verifies, and is what the header says it is.
+        Queued reports verify, and match their header.
         """
         self.world.asks(A)
         self.deliver(A)
@@ -102,8 +102,7 @@ class ReportDaysTests(SynchronousTestCase):
 
     def test_sameDestination(self) -> None:
         """
-        Whoever runs both a domain and its host, and has both reported to one
-        address, gets one report, not two.
+        A domain and its host that name the same address get one report, not two.
         """
         self.world.asks(A, "mailto:tls@host.example")
         self.world.asks(HOST, "mailto:tls@HOST.example")
@@ -113,8 +112,8 @@ class ReportDaysTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        A destination that refuses a report gets none for two days, and then
-        one again.
+        A destination that refuses a report is suppressed for two days, and then gets
+        reports again.
         """
         self.world.asks(A)
         ledger = self.world.ledger
@@ -144,7 +143,7 @@ class ReportDaysTests(SynchronousTestCase):
 
     def test_ownDeliveries(self) -> None:
         """
-        Delivering reports doesn't cause reports, day after day.
+        Deliveries of reports cause no reports, day after day.
         """
         self.world.asks(A)
         self.deliver(A)

@@ -1,5 +1,5 @@
 """
-Nodes that break down between any two things they ask of others.
+Nodes that fail between any two operations of stores and queues.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ EXPECTED = {
 
 class Dead(Exception):
     """
-    What is asked of somebody who isn't there.
+    The result of an operation on a failed node.
     """
 
 
 class Fuse:
     """
-    Counts what is asked of stores and a queue, and blows at one of them: from
-    then on nothing works.
+    Counts operations of stores and a queue, and fails at one of them; from then on
+    all fail.
     """
 
     def __init__(self, blowAt: int, late: bool) -> None:
         """
-        @param late: Blow when what was asked for is done, but before anybody
-            knows.
+        @param late: Fail after the operation took effect, but before its result is
+            known.
         """
         self.asked = 0
         self._blowAt = blowAt
@@ -63,7 +63,7 @@ class Fuse:
 
 class BrokenNodeTests(SynchronousTestCase):
     """
-    Each report goes out once, wherever a node stops working.
+    Each report is sent once, wherever a node fails.
     """
 
     def world(self) -> World:
@@ -76,7 +76,7 @@ class BrokenNodeTests(SynchronousTestCase):
 
     def breakDown(self, world: World, blowAt: int, late: bool) -> int:
         """
-        Run a node until it breaks, and stop it.
+        Run a node until it fails, and stop it.
         """
         fuse = Fuse(blowAt, late)
         places: list[tuple[object, tuple[str, ...]]] = [
@@ -114,7 +114,7 @@ class BrokenNodeTests(SynchronousTestCase):
 
     def steps(self) -> int:
         """
-        How much is asked for when nothing breaks.
+        The number of operations without a failure.
         """
         world = self.world()
         asked = self.breakDown(world, 10**6, False)
@@ -123,8 +123,8 @@ class BrokenNodeTests(SynchronousTestCase):
 
     def test_everyStep(self) -> None:
         """
-        A node that breaks down at any step, before or after what it asked for
-        was done, does the rest when it is back.
+        A node that fails at any step, before or after it took effect, finishes when
+        it is restarted.
         """
         steps = self.steps()
         self.assertGreater(steps, 30)
@@ -137,7 +137,7 @@ class BrokenNodeTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """
-        Also if it breaks down again, at some other step.
+        The same if it fails again at another step.
         """
         steps = self.steps()
         for first in range(1, steps + 1, 5):
@@ -150,8 +150,8 @@ class BrokenNodeTests(SynchronousTestCase):
 
     def test_otherNode(self) -> None:
         """
-        Another node takes over what nobody has taken; a report that the node
-        had taken waits for it, as it may be in its queue.
+        Another node sends reports that no node has claimed; a report claimed by the
+        failed node waits for it, as it may be in its queue.
         """
         for step in range(1, self.steps() + 1, 3):
             world = self.world()

@@ -1,6 +1,6 @@
 """
-Hosts that send each other reports of both kinds, which are answered: by
-programs, and with DSNs.
+Hosts that send each other reports of both kinds, which are answered by programs and
+with DSNs.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ We have got your message.\r
 
 class AnsweringHost(MailHost):
     """
-    One that asks for reports of both kinds and sends both; whatever comes for any
-    of its addresses is answered.
+    A host that requests and sends reports of both kinds, and answers every message to
+    its addresses.
 
-    @ivar how: C{"null"}: to the envelope sender, with the null reverse-path
-        (RFC 3834 4).  C{"author"}: to the author, with a reverse-path of its
-        own.  C{"bounce"}: with a DSN.
-    @ivar answers: How many there were.
-    @ivar causes: How many messages came for each account.
+    @ivar how: C{"null"}: to the envelope sender, with the null reverse-path (RFC 3834
+        4). C{"author"}: to the author, with a reverse-path of its own. C{"bounce"}:
+        with a DSN.
+    @ivar answers: The number of answers.
+    @ivar causes: The number of messages to each account.
     """
 
     config = (
@@ -138,7 +138,7 @@ class AnsweringHost(MailHost):
 
     def write(self, to: Domain) -> None:
         """
-        A person writes to another.
+        Send a message from one user to another.
         """
         text = MAIL.format(domain=self.domain, to=to)
         envelope = Envelope(f"user@{self.domain}", (f"user@{to}",))
@@ -169,7 +169,7 @@ class AnsweringHost(MailHost):
 
 class ResponseTests(SynchronousTestCase):
     """
-    Mail that exists because of reports is never the cause of one.
+    Mail that exists because of reports never causes a report.
     """
 
     def start(self, how: str) -> tuple[AnsweringHost, AnsweringHost]:
@@ -190,9 +190,9 @@ class ResponseTests(SynchronousTestCase):
 
     def week(self, how: str) -> None:
         """
-        Two people write to each other once, and a week passes.  Each of the
-        two messages is the cause of one report of each kind, each of these is
-        answered, and then there is silence.
+        Two users write to each other once, and a week passes. Each of the two
+        messages causes one report of each kind, each of these is answered, and
+        nothing follows.
         """
         a, b = self.start(how)
         a.write(B)
@@ -211,20 +211,18 @@ class ResponseTests(SynchronousTestCase):
 
     def test_nullReversePath(self) -> None:
         """
-        With answers from programs to the envelope sender of whatever comes
-        (RFC 3834 4).
+        Answers of programs to the envelope sender (RFC 3834 4).
         """
         self.week("null")
 
     def test_toAuthor(self) -> None:
         """
-        With answers to the author, which look like mail from anybody but for
-        Auto-Submitted.
+        Answers to the author, which look like any mail except for Auto-Submitted.
         """
         self.week("author")
 
     def test_bounces(self) -> None:
         """
-        With DSNs about all mail.
+        DSNs about all mail.
         """
         self.week("bounce")

@@ -1,6 +1,6 @@
 """
-What the end of a process leaves of an attempt: its results in the spool, and its
-outcome in the ledger.
+Results in the spool, and the outcome in the ledger, of an attempt during which the
+process ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.queue.couriers import FakeMailbox
 
 class StoppingTests(DeliveryCase):
     """
-    A host of ours with a queue and a ledger, which stop one after the other.
+    A host with a queue and a ledger, which stop one after the other.
     """
 
     def setUp(self) -> None:
@@ -59,7 +59,7 @@ class StoppingTests(DeliveryCase):
 
     def stop(self) -> None:
         """
-        As the server does, without waiting for threads in between.
+        Stop in the server's order, without waiting for threads in between.
         """
         self.successResultOf(self.queue.stopService())
         self.threads.waitFor(self.ledger.stop())
@@ -81,8 +81,8 @@ class StoppingTests(DeliveryCase):
 
     def test_recording(self) -> None:
         """
-        A process that is to end while the outcome of a delivery is on its way
-        to the ledger: it gets there, and the message isn't sent again.
+        A process that ends while the outcome of a delivery is being recorded: the
+        outcome is in the ledger, and the message isn't sent again.
         """
         self.serve(self.goodContext())
         self.send()
@@ -97,8 +97,8 @@ class StoppingTests(DeliveryCase):
 
     def test_delivering(self) -> None:
         """
-        One that ends in the middle of a session: what was seen is recorded, and
-        the attempt counts as not made.
+        A process that ends in the middle of a session: the TLS outcome is recorded,
+        and the attempt doesn't count.
         """
         self.serve(self.goodContext(), replies={"END": ""})
         self.send()
