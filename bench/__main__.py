@@ -53,10 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
-        "--quick", action="store_true", help="only see that it works: a few seconds"
+        "--quick", action="store_true", help="check that it works: a few seconds"
     )
     how.add_argument(
-        "--full", action="store_true", help="take as long as it takes: half an hour"
+        "--full", action="store_true", help="measure thoroughly: half an hour"
     )
     return parser
 

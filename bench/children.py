@@ -1,5 +1,5 @@
 """
-Servers in processes of their own, which end when we do.
+Runs servers in child processes, which end with the parent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 @contextmanager
 def child(module: str, pem: bytes, *arguments: str) -> Iterator[tuple[int, ...]]:
     """
-    Run C{module}, which is given C{pem} and says on which ports it listens.
+    Run C{module}, which reads C{pem} and prints its ports.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -32,16 +32,16 @@ def child(module: str, pem: bytes, *arguments: str) -> Iterator[tuple[int, ...]]
         process.wait()
 
 
-def given() -> bytes:
+def readPEM() -> bytes:
     """
-    What the parent gave to this child.
+    The key and certificate from the parent.
     """
     size = int(sys.stdin.buffer.readline())
     return sys.stdin.buffer.read(size)
 
 
-def say(*ports: int) -> None:
+def printPorts(*ports: int) -> None:
     """
-    Tell the parent.
+    Print the ports for the parent.
     """
     print(*ports, flush=True)

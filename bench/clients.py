@@ -1,6 +1,6 @@
 """
-SMTP clients with as little work as can be: the servers are to be what is
-measured.  One command at a time, as most clients do.
+SMTP clients with minimal overhead, so that the servers are measured. They send one
+command at a time, as most clients do.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _ENVELOPE = (
 @dataclass(frozen=True, slots=True)
 class Workload:
     """
-    What is sent.
+    The messages and connections of a benchmark.
 
-    @ivar port: On loopback.
-    @ivar message: As it goes over the wire, with its end.
-    @ivar each: Messages in one connection.
-    @ivar width: Connections at a time.
+    @ivar port: A port of 127.0.0.1.
+    @ivar message: The message as transmitted, with its end.
+    @ivar each: Messages per connection.
+    @ivar width: Concurrent connections.
     @ivar tls: For STARTTLS.
     """
 
@@ -45,7 +45,7 @@ class Workload:
 
 def message(size: int) -> bytes:
     """
-    A message of about C{size} bytes, signed, as it is sent behind DATA.
+    A signed message of about C{size} bytes, as transmitted after DATA.
     """
     header = (
         b"From: Sender <sender@client.bench.example>\r\n"
@@ -61,8 +61,8 @@ def message(size: int) -> bytes:
 
 def anyServer() -> ssl.SSLContext:
     """
-    For clients that don't look at certificates, and resume no sessions: each
-    handshake is a whole one.
+    A context of clients that don't verify certificates and resume no sessions: each
+    handshake is a full one.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -72,9 +72,9 @@ def anyServer() -> ssl.SSLContext:
 
 def send(load: Workload, count: int) -> None:
     """
-    Send C{count} messages, or as many more as make whole connections.
+    Send C{count} messages, rounded up to whole connections.
 
-    @raise RuntimeError: One was refused.
+    @raise RuntimeError: A message was refused.
     """
     left = -(-count // load.each)
     running = 0

@@ -1,6 +1,6 @@
 """
-DKIM signatures verified per second, beside dkimpy, which has the same message,
-key and record; and what it takes to do it in a thread, or in another process.
+DKIM signatures verified per second, compared with dkimpy on the same message, key and
+record; and the cost of verification in a thread or another process.
 """
 
 from __future__ import annotations
@@ -171,8 +171,8 @@ async def benchmark(reactor: IReactor, effort: Effort) -> None:
 
 async def _hops(reactor: IReactor, effort: Effort, name: str, sample: Sample) -> None:
     """
-    What it takes of the reactor's process to have another thread or process
-    verify, where messages are so small that it matters.
+    The cost in the reactor's process of offloading verification, for messages so
+    small that it matters.
     """
 
     def threads(call: DKIMJob) -> Deferred[DKIMResults]:

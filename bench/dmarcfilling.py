@@ -1,6 +1,6 @@
 """
-Fills a ledger with evaluations of one policy domain: in a process of its own,
-so that what that takes of memory isn't there later.
+Fills a ledger with evaluations of one policy domain, in a process of its own, so that
+its memory isn't counted.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ _HOURS = 20
 
 def fill(url: str, end: int, rows: int, times: int) -> None:
     """
-    Record, on the day before C{end}, so many evaluations that differ, each so
-    many times.
+    Record C{rows} different evaluations on the day before C{end}, each with a count.
     """
     arguments = [url, str(end), str(rows), str(times)]
     subprocess.run([sys.executable, "-m", "bench.dmarcfilling", *arguments], check=True)
@@ -86,7 +85,7 @@ async def _record(reactor: IReactor, url: str, end: int, rows: int) -> None:
 
 def _multiply(url: str, times: int) -> None:
     """
-    As if all had come so many times.
+    Multiply the counts of all rows.
     """
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     with create_engine(url).begin() as connection:

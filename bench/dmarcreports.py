@@ -1,9 +1,7 @@
 """
-A DMARC report on very much mail, composed from a ledger: rows per second, and
-how much memory it takes.
-
-DNS answers at once.  The report is composed, but not settled, so that it can be
-done again.
+Composes a DMARC report on a million messages from a ledger: rows per second, and
+memory. DNS answers at once. The report is composed, but not settled, so that it can
+be repeated.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ SUBMITTER = Domain("sender.example")
 ROWS = 100_000
 #: Messages for each row.
 TIMES = 10
-#: How often to measure: one such report takes seconds.
+#: Number of measurements: one such report takes seconds.
 MOST_ROUNDS = 3
 
 _BARE = (
@@ -57,7 +55,7 @@ _Rows = Sequence[tuple[ReportRow, int]]
 @dataclass(slots=True)
 class Times:
     """
-    Seconds that it took, round by round.
+    Seconds for each step, by round.
     """
 
     whole: list[float]
@@ -99,7 +97,7 @@ def _write(rows: _Rows, end: int) -> bytes:
 
 def _bare(rows: _Rows) -> bytes:
     """
-    What can't be done without: one format and gzip.
+    A minimal implementation for comparison: one format and gzip.
     """
     packer = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS + 16)
     pieces = []

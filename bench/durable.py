@@ -1,9 +1,7 @@
 """
-moxtls as it is run, taking mail into Maildirs on the disk: C{python -m
-bench.durable checked|unchecked RECORD}.
-
-All that L{moxtls.app.service} is, with a DNS server beside it that knows the sender;
-RECORD is that of its DKIM key.
+Runs moxtls with Maildirs on the disk: C{python -m bench.durable checked|unchecked
+RECORD}. It is the whole of L{moxtls.app.service}, with a DNS server for the sender's
+domain; RECORD is the record of its DKIM key.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import dns.zone
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from bench.children import given, say
+from bench.children import printPorts, readPEM
 from bench.identity import HOST
 from bench.signature import DOMAIN, SELECTOR
 from moxtls.app.configfiles import ConfigFiles
@@ -74,7 +72,7 @@ def _zone(record: str) -> dns.zone.Zone:
 
 def _freePort() -> int:
     """
-    For TCP and UDP.
+    A port free for TCP and UDP.
     """
     while True:
         with suppress(OSError), _bound(0, socket.SOCK_DGRAM) as found:
@@ -106,7 +104,7 @@ def _serve(reactor: Any, folder: Path, checks: bool, record: str) -> Deferred[No
     file.write_text(text)
     server = Server(reactor, ConfigFiles.read(file))
     server.startService()
-    say(server.ports["smtp"])
+    printPorts(server.ports["smtp"])
     # The parent ends it.
     return Deferred()
 
@@ -114,7 +112,7 @@ def _serve(reactor: Any, folder: Path, checks: bool, record: str) -> Deferred[No
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as name:
         folder = Path(name)
-        (folder / "identity.pem").write_bytes(given())
+        (folder / "identity.pem").write_bytes(readPEM())
         checks, record = sys.argv[1] == "checked", sys.argv[2]
         react(lambda reactor: _serve(reactor, folder, checks, record))
 

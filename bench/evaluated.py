@@ -1,7 +1,6 @@
 """
-Evaluations as a day brings them; and a ledger filled with those of one
-domain, in a process of its own, so that what that takes of memory isn't there
-later.
+Generates evaluations, lifelike or uniform, and fills a ledger with those of one
+domain, in a process of its own, so that its memory isn't counted.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from moxtls.reporting.types import ReportPeriod
 DISTINCT = 100_000
 PER_DOMAIN = 100
 START = midnight(DAY)
-#: What a large report is made of: rows, each in two of the day's hours, with
+#: The contents of a large report: rows, each in two of the day's hours, with
 #: so many messages in each.
 ROWS = 100_000
 MESSAGES = 5
@@ -61,7 +60,7 @@ def lifelike(count: int) -> Iterator[Evaluation]:
 
 def flood(count: int) -> Iterator[Evaluation]:
     """
-    All the same.
+    The same evaluation each time.
     """
     for _ in range(count):
         yield _evaluation(0, 0)
@@ -74,8 +73,7 @@ def _evaluation(domain: int, sender: int) -> Evaluation:
 
 def evaluation(name: str, sender: int) -> Evaluation:
     """
-    What is made of mail from C{name} that comes by way of one of its
-    senders.
+    The evaluation of mail from C{name} sent by one of its hosts.
     """
     high, low = divmod(sender, 256)
     return Evaluation(
@@ -99,8 +97,9 @@ def evaluation(name: str, sender: int) -> Evaluation:
 
 async def fill(store: IEvaluationStore, rows: int = ROWS) -> ReportPeriod:
     """
-    Record ten evaluations for each of so many rows of one report, over a day;
-    returns what the report is about.
+    Record ten evaluations for each of C{rows} rows of one report, over a day.
+
+    @return: The report's period.
     """
     coming = (
         (START + (row % 12 + half * 12) * HOUR, evaluation("big.example", row))
@@ -114,7 +113,7 @@ async def fill(store: IEvaluationStore, rows: int = ROWS) -> ReportPeriod:
 
 def period() -> ReportPeriod:
     """
-    What L{fill} is about.
+    The period of the report that L{fill} fills.
     """
     part = partOfEvaluation(evaluation("big.example", 0))
     return ReportPeriod(0, DAY, Domain("big.example"), True, part, START + 24 * HOUR)
@@ -122,7 +121,7 @@ def period() -> ReportPeriod:
 
 def fillApart(url: str, rows: int) -> ReportPeriod:
     """
-    The same, by another process.
+    Run L{fill} in another process.
     """
     subprocess.run(
         [sys.executable, "-m", "bench.evaluated", url, str(rows)], check=True

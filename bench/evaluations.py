@@ -1,6 +1,6 @@
 """
-Evaluations of incoming mail recorded per second, each on the disk before it
-counts; and those of a day for one domain, page by page.
+Evaluations of incoming mail recorded per second, each durable before it counts; and
+the evaluations of a day for one domain read page by page.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ async def _record(
 
 async def _readPages(ledger: Ledger, effort: Effort, name: str, url: str) -> None:
     """
-    What composing a report asks of a ledger.
+    Read from a ledger as composing a report does.
     """
     rows = ROWS if effort.full else effort.of(USUAL_ROWS)
     began = time.perf_counter()

@@ -1,6 +1,6 @@
 """
-Fills a ledger with a day's outcomes: in a process of its own, so that what
-that takes of memory isn't there later.
+Fills a ledger with a day's outcomes, in a process of its own, so that its memory
+isn't counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FAILING = 4
 
 def fill(url: str, day: date, domains: int) -> None:
     """
-    Record an outcome for each of so many domains and its host.
+    Record an outcome for each of C{domains} domains and its host.
     """
     arguments = [url, day.isoformat(), str(domains)]
     subprocess.run([sys.executable, "-m", "bench.filling", *arguments], check=True)

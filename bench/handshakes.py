@@ -1,6 +1,6 @@
 """
-Bare TLS handshakes over loopback sockets: what OpenSSL takes by itself,
-driven from Python with nothing around it.
+TLS handshakes over loopback sockets: the cost of OpenSSL itself, driven from Python
+without a protocol.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Callable
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
-from bench.children import given, say
+from bench.children import printPorts, readPEM
 from bench.identity import HOST, Certified, serverContext
 
 _BACKLOG = 1000
 
 
-class Shake:
+class Handshake:
     """
-    One connection: a handshake, and the end.
+    A connection that ends after the handshake.
     """
 
     def __init__(
@@ -34,16 +34,16 @@ class Shake:
         self._connection = connection
         self._line = line
         self._ended = ended
-        self._shaken = False
+        self._done = False
 
     def begin(self, events: int) -> None:
         self._watch.register(self._line, events, self.go)
 
     def go(self) -> None:
         try:
-            if not self._shaken:
+            if not self._done:
                 self._connection.do_handshake()
-                self._shaken = True
+                self._done = True
             self._finish()
         except SSL.WantReadError:
             self._watch.modify(self._line, selectors.EVENT_READ, self.go)
@@ -60,9 +60,9 @@ class Shake:
         self._ended()
 
 
-class Served(Shake):
+class ServerHandshake(Handshake):
     """
-    The server's end: waits for the client to hang up.
+    The server's side: waits for the client to close.
     """
 
     def _finish(self) -> None:
@@ -74,7 +74,7 @@ class Served(Shake):
 
 class Client:
     """
-    Shakes hands with a server, several times at once.
+    Makes several handshakes with a server at once.
     """
 
     def __init__(self, certified: Certified, port: int) -> None:
@@ -108,7 +108,7 @@ class Client:
         connection = SSL.Connection(self._context, line)
         connection.set_tlsext_host_name(HOST.encode("ascii"))
         connection.set_connect_state()
-        Shake(watch, connection, line, ended).begin(selectors.EVENT_WRITE)
+        Handshake(watch, connection, line, ended).begin(selectors.EVENT_WRITE)
 
 
 def _turn(watch: selectors.BaseSelector) -> None:
@@ -131,13 +131,15 @@ def serve(pem: bytes) -> None:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = SSL.Connection(context, line)
         connection.set_accept_state()
-        Served(watch, connection, line, lambda: None).begin(selectors.EVENT_READ)
+        ServerHandshake(watch, connection, line, lambda: None).begin(
+            selectors.EVENT_READ
+        )
 
     watch.register(listening, selectors.EVENT_READ, accept)
-    say(listening.getsockname()[1])
+    printPorts(listening.getsockname()[1])
     while True:
         _turn(watch)
 
 
 if __name__ == "__main__":
-    serve(given())
+    serve(readPEM())

@@ -1,6 +1,5 @@
 """
-A certificate authority and a server, as most of them are today: ECDSA on
-P-256.
+A certificate authority and a server certificate of the usual kind: ECDSA on P-256.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ HOST = "mx.bench.example"
 @dataclass(frozen=True, slots=True)
 class Certified:
     """
-    Of these, the server needs C{pem}, the clients C{root}.
+    Certificates; the server needs C{pem}, the clients C{root}.
 
     @ivar pem: The server's key and certificate.
     """
@@ -38,7 +37,7 @@ class Certified:
 
 def certify() -> Certified:
     """
-    Make both.
+    Make the authority and the server's certificate.
     """
     authority = ec.generate_private_key(ec.SECP256R1())
     root = _certificate("Root of Benchmarks", authority, authority, True)
@@ -76,7 +75,7 @@ def _name(text: str) -> x509.Name:
 
 def serverContext(pem: bytes) -> SSL.Context:
     """
-    For servers that never resume a session: each handshake is a whole one.
+    A context of servers that never resume a session: each handshake is a full one.
     """
     key = load_pem_private_key(pem, None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)

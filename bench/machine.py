@@ -1,5 +1,5 @@
 """
-What figures depend on beside the code.
+Describes the machine and the versions of libraries, and measures memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import twisted
 
 def describe() -> str:
     """
-    The machine, and the versions of what does much of the work.
+    The machine, and the versions of libraries that matter.
     """
     load = ", ".join(f"{each:.2f}" for each in os.getloadavg())
     return (
@@ -42,21 +42,21 @@ def memory() -> int:
 
 def peakMemory() -> int:
     """
-    The most there ever was of that.
+    The largest memory of this process so far.
     """
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def forgetPeak() -> None:
     """
-    Have L{peakSince} begin anew.
+    Reset L{peakSince}.
     """
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peakSince() -> int:
     """
-    The most memory since L{forgetPeak}.
+    The largest memory since L{forgetPeak}.
     """
     (line,) = (
         each

@@ -1,6 +1,5 @@
 """
-Messages stored in mailboxes per second: each on the disk, with its name,
-before the answer.
+Messages stored in mailboxes per second, each durable before the reply.
 """
 
 from __future__ import annotations

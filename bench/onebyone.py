@@ -1,8 +1,7 @@
 """
-The obvious ways of recording outcomes: a commit for each.
-
-In both, what is counted is what the ledger counts: the session under the
-recipient domain, under the host, and its failure, if it had one.
+Simple ways of recording outcomes, with a commit for each. Both count the same as the
+ledger: the session under the recipient domain and under the host, and its failure, if
+any.
 """
 
 from __future__ import annotations
@@ -51,25 +50,25 @@ class OneByOne(ABC):
     @abstractmethod
     def commit(self, statements: list[Statement]) -> None:
         """
-        Execute, and wait until it is on the disk.
+        Execute the statements and commit durably.
         """
 
     @abstractmethod
     def close(self) -> None:
         """
-        Let go of it.
+        Close the connection.
         """
 
     def insert(self, outcomes: Outcomes, count: int) -> None:
         """
-        A row for each.
+        Insert a row for each outcome.
         """
         for outcome in outcomes(count):
             self.commit([(_INSERT, (_DAY, _text(outcome)))])
 
     def upsert(self, outcomes: Outcomes, count: int) -> None:
         """
-        Counters.
+        Increment counters for each outcome.
         """
         for outcome in outcomes(count):
             self.commit(list(_counting(outcome)))
@@ -77,7 +76,7 @@ class OneByOne(ABC):
 
 class OnSQLite(OneByOne):
     """
-    With what settings the ledger has.
+    SQLite with the settings of the ledger.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,7 +98,7 @@ class OnSQLite(OneByOne):
 
 class OnPostgres(OneByOne):
     """
-    psycopg, with statements that are prepared.
+    psycopg with prepared statements.
     """
 
     def __init__(self, url: str) -> None:

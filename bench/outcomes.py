@@ -1,5 +1,5 @@
 """
-Outcomes recorded per second, each on the disk before it counts.
+Outcomes recorded per second, each durable before it counts.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater, react
 from twisted.python.monkey import MonkeyPatcher
 
-from bench.children import child, say
+from bench.children import child, printPorts
 from moxtls.app.build import IReactor
 from moxtls.app.configfiles import ConfigFiles
 from moxtls.app.service import Server
@@ -115,7 +115,7 @@ async def _serveLab(reactor: IReactor, folder: str) -> None:
     lab = Lab(reactor, Path(folder), anyNetwork(randint), DOMAINS)
     lab.startService()
     Path(folder, "lab").write_bytes(pickle.dumps((lab.network, lab.senderKeys)))
-    say()
+    printPorts()
     await Deferred()
 
 
@@ -123,7 +123,7 @@ async def _main(reactor: IReactor) -> None:
     _showSize()
     threading.setprofile(_note)
     sys.setprofile(_note)
-    # What runs in worker processes would not be seen.
+    # Modules that run in worker processes would not be seen.
     MonkeyPatcher((Worker, "call", lambda _, *call: maybeDeferred(*call))).patch()
     with tempfile.TemporaryDirectory() as name, child("bench.paths", b"", name):
         await _measure(reactor, Path(name))

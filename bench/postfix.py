@@ -1,6 +1,6 @@
 """
-A Postfix of one's own that takes everything, queues it, and throws it away:
-accepting includes writing to disk, as it does for mail.
+Runs a Postfix that accepts everything, queues it, and discards it: acceptance
+includes a write to disk, as in normal use.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _LONGEST_START = 20
 
 def isThere() -> bool:
     """
-    Whether it is installed.
+    Whether Postfix is installed.
     """
     return _POSTFIX is not None
 
@@ -77,7 +77,7 @@ def isThere() -> bool:
 @contextmanager
 def running(pem: bytes) -> Iterator[int]:
     """
-    Runs it as it should be run, which takes root.
+    Run Postfix; requires root.
 
     @return: The port.
     """

@@ -1,5 +1,5 @@
 """
-A PostgreSQL of our own, as safe as it comes: every commit is on the disk.
+Runs a PostgreSQL with its default durability: every commit is on the disk.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import psycopg
 @contextmanager
 def postgres() -> Iterator[str | None]:
     """
-    Its URL; C{None}, and a word about it, if there is none to be had.
+    The URL of a new database; C{None}, and a printed reason, if PostgreSQL isn't
+    available.
     """
     try:
         with warnings.catch_warnings():
-            # Where it keeps its locks is no concern of ours.
+            # It warns about the folder of its lock files.
             warnings.simplefilter("ignore")
             from pgserver.postgres_server import get_server
     except ImportError as why:
@@ -37,7 +38,7 @@ def postgres() -> Iterator[str | None]:
 
 def version(url: str) -> str:
     """
-    Such as C{PostgreSQL 16.2}.
+    The version, such as C{PostgreSQL 16.2}.
     """
     with psycopg.connect(url) as connection:
         row = connection.execute("SHOW server_version").fetchone()

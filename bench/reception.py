@@ -1,9 +1,8 @@
 """
-Messages accepted per second, from clients over loopback sockets.
-
-All servers say yes to everything.  Some keep nothing.  Postfix queues what it
-takes before it says so, and throws it away later; moxtls has it in a Maildir
-before it says so, with SPF, DKIM and DMARC checked or not.
+Messages accepted per second, from clients over loopback sockets. All servers accept
+everything, and some store nothing. Postfix queues a message before it replies, and
+discards it later; moxtls stores it in a Maildir before it replies, with SPF, DKIM and
+DMARC checked or not.
 """
 
 from __future__ import annotations
@@ -40,9 +39,11 @@ Start = Callable[[bytes], AbstractContextManager[int]]
 @dataclass(frozen=True, slots=True)
 class Server:
     """
-    @ivar start: Runs it while the context lasts, and gives its port; to be
-        given key and certificate.
-    @ivar share: How many of the messages it gets: less if it takes longer.
+    A measured server.
+
+    @ivar start: Runs the server, with a key and certificate, while the context lasts;
+        gives its port.
+    @ivar share: The share of the messages it gets: less if it is slower.
     @ivar isThere: Whether it is installed.
     """
 
@@ -54,8 +55,7 @@ class Server:
 
 def process(module: str, *arguments: str) -> Start:
     """
-    A server that is C{python -m module arguments}, is given key and
-    certificate as L{bench.children} has it, and says its port.
+    A server that is C{python -m module arguments}, as of L{bench.children}.
     """
 
     @contextmanager
@@ -68,11 +68,11 @@ def process(module: str, *arguments: str) -> Start:
 
 RECORD = signer().record
 SERVERS = (
-    Server(STOCK, process("bench.takers", STOCK)),
-    Server(STOCK_AT_ONCE, process("bench.takers", STOCK_AT_ONCE)),
+    Server(STOCK, process("bench.discarding", STOCK)),
+    Server(STOCK_AT_ONCE, process("bench.discarding", STOCK_AT_ONCE)),
     Server(
         "aiosmtpd",
-        process("bench.takers", "aiosmtpd"),
+        process("bench.discarding", "aiosmtpd"),
         share=0.5,
         isThere=find_spec("aiosmtpd") is not None,
     ),
@@ -81,7 +81,7 @@ SERVERS = (
         postfix.running,
         isThere=postfix.isThere(),
     ),
-    Server("moxtls, keeps nothing", process("bench.takers", "moxtls")),
+    Server("moxtls, keeps nothing", process("bench.discarding", "moxtls")),
     Server("moxtls", process("bench.durable", "unchecked", RECORD)),
     Server("moxtls, checks", process("bench.durable", "checked", RECORD)),
 )

@@ -1,8 +1,7 @@
 """
-TLS reports composed per second, from a ledger to where a queue would take
-them: looked up, composed, checked, compressed, signed, filed and handed over.
-
-DNS answers at once, and the queue is replaced by one that keeps nothing.
+TLS reports composed per second, from a ledger to a queue: looked up, composed,
+checked, compressed, signed, archived and handed over. DNS answers at once, and the
+queue discards everything.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ BARE = 1000
 @implementer(IResolver)
 class EverybodyAsks:
     """
-    A DNS in which every domain wants reports.
+    A DNS in which every domain requests reports.
     """
 
     validating = True
@@ -75,7 +74,7 @@ class EverybodyAsks:
 @dataclass(frozen=True, slots=True)
 class Mark:
     """
-    How things stood when so many reports were done.
+    Time and memory after a number of reports.
     """
 
     reports: int
@@ -87,7 +86,7 @@ class Mark:
 @implementer(IReportSubmitter)
 class Milestones:
     """
-    Throws reports away, and notes how it goes.
+    Discards reports, and measures at milestones.
     """
 
     def __init__(self, expected: int) -> None:
@@ -140,8 +139,8 @@ def _service(
 
 def _bare(key: SigningKey, day: date, count: int) -> float:
     """
-    Reports per second where only what can't be done without is done: JSON,
-    gzip, and one signature over the result.
+    Reports per second of a minimal implementation: JSON, gzip, and one signature over
+    the result.
     """
     documents = [_document(number, day) for number in range(count)]
     start = time.perf_counter()

@@ -1,9 +1,9 @@
 """
-Several ways of doing the same thing, measured in turns.
+Compares several ways of doing the same thing.
 
-A machine has other things to do, more at one time than at another: so each
-round has all of them one after the other, rates are medians over the rounds,
-and a ratio is the median of the ratios within rounds.
+The load of a machine varies: so each round measures all of them one after the other,
+rates are medians over the rounds, and a ratio is the median of the ratios within
+rounds.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ROUNDS = 5
 @dataclass(frozen=True, slots=True)
 class Entrant:
     """
-    One way of doing it.
+    One of the compared ways.
 
-    @ivar run: Does it so many times.
-    @ivar operations: How many times in a round: about half a second's worth.
+    @ivar run: Performs that many operations.
+    @ivar operations: Operations in a round: about half a second's worth.
     """
 
     name: str
@@ -37,7 +37,9 @@ class Entrant:
 @dataclass(frozen=True, slots=True)
 class Lap:
     """
-    @ivar cpu: Seconds that this process used, all threads together.
+    One measurement.
+
+    @ivar cpu: CPU seconds of this process, over all threads.
     """
 
     operations: int
@@ -52,8 +54,10 @@ class Lap:
 @dataclass(frozen=True, slots=True)
 class Contest:
     """
-    @ivar baselines: To what the others are compared.
-    @ivar laps: Of each entrant, a lap in each round.
+    The measurements of all compared ways.
+
+    @ivar baselines: The ways that the others are compared with.
+    @ivar laps: The measurements of each way, one per round.
     """
 
     title: str
@@ -71,11 +75,10 @@ async def compete(
     rest: float = 0,
 ) -> Contest:
     """
-    Measure C{entrants} in turns.
+    Measure C{entrants} alternately.
 
-    @param rounds: 0 to only see that it works.
-    @param rest: Seconds before each, for what one of them does afterwards not to
-        be in the way of the next.
+    @param rounds: 0 for a quick check that they work.
+    @param rest: Seconds before each, in which deferred work of the previous one ends.
     """
     laps: dict[str, list[Lap]] = {each.name: [] for each in entrants}
     for round in range(rounds + 1):
@@ -99,7 +102,7 @@ async def sideBySide(
     count: int, width: int, once: Callable[[], Awaitable[object]]
 ) -> None:
     """
-    Do something C{count} times, C{width} at a time.
+    Call C{once} C{count} times, C{width} at a time.
     """
     left = count
 
@@ -115,7 +118,7 @@ async def sideBySide(
 
 def table(contest: Contest) -> str:
     """
-    For people.
+    A table of rates and ratios.
     """
     head = ["", f"{contest.unit} per second", "(lowest-highest)", "CPU each"]
     head += [f"x {each}" for each in contest.baselines]
@@ -141,7 +144,7 @@ def _ratio(laps: Sequence[Lap], baseline: Sequence[Lap]) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """
-    Columns: the first to the left, the others to the right.
+    Align columns: the first to the left, the others to the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

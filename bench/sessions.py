@@ -1,9 +1,7 @@
 """
-SMTP sessions per second, one message each, to a server that discards it.
-
-moxtls records an outcome of each in a ledger and waits until it is on disk;
-C{ClientSession} is the connection alone, with its TLS record.  The stock client of
-C{twisted.mail} does neither.
+SMTP sessions per second, one message each, to a server that discards it. moxtls
+records an outcome of each durably in a ledger; C{ClientSession} is the connection
+alone, with its TLS record. The stock client of C{twisted.mail} does neither.
 """
 
 from __future__ import annotations
@@ -69,7 +67,7 @@ Once = Callable[[], Awaitable[object]]
 @implementer(IPolicyFetcher)
 class NoFetcher:
     """
-    Every policy is known already.
+    A fetcher that is never called: every policy is cached.
     """
 
     def fetch(self, domain: Domain) -> Deferred[STSPolicy | FailureDetail]:
@@ -78,7 +76,7 @@ class NoFetcher:
 
 class AtOnce(ESMTPSender):
     """
-    Doesn't wait for small packets to be acknowledged.
+    Sends small packets at once (TCP_NODELAY).
     """
 
     def connectionMade(self) -> None:
@@ -89,7 +87,7 @@ class AtOnce(ESMTPSender):
 
 class Stock:
     """
-    The client of C{twisted.mail}.
+    Sessions with the client of C{twisted.mail}.
     """
 
     def __init__(
@@ -132,7 +130,7 @@ class Stock:
 
 class Ours:
     """
-    What moxtls opens sessions with.
+    Sessions with moxtls.
     """
 
     def __init__(
@@ -150,7 +148,7 @@ class Ours:
 
     def session(self, mode: TLSMode) -> Once:
         """
-        One session, and no more.
+        One session, without lookups, policies and outcomes.
         """
         secure = mode is not TLSMode.SKIP
         settings = ClientSettings("client.example", self._trust, mode, (HOST,), secure)
@@ -172,7 +170,7 @@ class Ours:
         policies: IPolicyStore,
     ) -> Once:
         """
-        A whole attempt: lookups, policy, session, and the outcome on disk.
+        A whole attempt: lookups, policy, session, and the durable outcome.
         """
         cache = PolicyCache(reactor, resolver, NoFetcher(), policies)
         recorder = OutcomeRecorder(reactor, ledger.outcomes)
@@ -241,7 +239,7 @@ def _entrants(named: Sequence[tuple[str, Once]], operations: int) -> list[Entran
 @dataclass(frozen=True, slots=True)
 class Setting:
     """
-    What all entrants need.
+    Parameters of all compared clients.
     """
 
     reactor: IReactor

@@ -1,5 +1,5 @@
 """
-How thoroughly to measure.
+Settings and entry point of all benchmarks.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from moxtls.workers.process import IWorkerReactor
 
 class IReactor(IWorkerReactor, IReactorTCP, IReactorThreads):
     """
-    What is needed of a reactor.
+    The reactor interfaces that benchmarks need.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
     """
+    The thoroughness of measurements.
+
     @ivar rounds: As for L{bench.rounds.compete}.
-    @ivar part: How much of the usual number of operations.
-    @ivar full: Whether time doesn't matter.
+    @ivar part: The part of the usual number of operations.
+    @ivar full: True to take as long as necessary.
     """
 
     rounds: int = ROUNDS

@@ -1,6 +1,5 @@
 """
-The sender of the messages that servers are given, and its DKIM key: RSA-2048, as
-most have.
+The sender of the messages sent to servers, and its DKIM key: RSA-2048, as most have.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ SELECTOR = "s"
 @cache
 def signer() -> Signer:
     """
-    The same for as long as this process lives.
+    A signer with one key for the life of this process.
     """
     key = generate_private_key(65537, 2048).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()

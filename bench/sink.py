@@ -1,6 +1,6 @@
 """
-An SMTP server that takes everything and keeps nothing, with as little work as
-can be: the clients are to be what is measured.
+An SMTP server with minimal overhead that accepts and discards everything, so that the
+clients are measured.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from twisted.internet.task import react
 from twisted.internet.tcp import Port
 from zope.interface import implementer
 
-from bench.children import given, say
+from bench.children import printPorts, readPEM
 from bench.identity import serverContext
 from bench.settings import IReactor
 
 _BACKLOG = 1000
 _END = b"\r\n.\r\n"
-# What a common server says.
+# The EHLO reply of a common server.
 _EXTENSIONS = (b"PIPELINING", b"SIZE 52428800", b"8BITMIME", b"ENHANCEDSTATUSCODES")
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class Presenting:
     """
-    What C{startTLS} wants.
+    The TLS connection creator for C{startTLS}.
     """
 
     def __init__(self, context: SSL.Context) -> None:
@@ -100,7 +100,7 @@ class Sink(Protocol):
 
 class Sinks(ServerFactory):
     """
-    All connections to one port.
+    Accepts connections on one port.
     """
 
     noisy = False
@@ -113,13 +113,13 @@ class Sinks(ServerFactory):
 
 
 def _serve(reactor: IReactor) -> Deferred[None]:
-    tls = Presenting(serverContext(given()))
+    tls = Presenting(serverContext(readPEM()))
     ports = []
     for factory in (Sinks(None), Sinks(tls)):
         port = reactor.listenTCP(0, factory, _BACKLOG, "127.0.0.1")
         assert isinstance(port, Port)
         ports.append(port.getHost().port)
-    say(*ports)
+    printPorts(*ports)
     # The parent ends it.
     return Deferred()
 

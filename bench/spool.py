@@ -1,6 +1,5 @@
 """
-Messages accepted per second: each on the disk, by itself and in the index,
-before the answer.
+Messages queued per second, each durable as a file and in the index before the reply.
 """
 
 from __future__ import annotations

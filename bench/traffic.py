@@ -1,5 +1,5 @@
 """
-Outcomes as a day brings them.  No I/O.
+Generates outcomes, lifelike or to one domain. No I/O.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from moxtls.tlsrpt.types import (
 DAY = date(2026, 11, 24)
 #: Domains that mail goes to.
 DOMAINS = 50_000
-#: Of hosts: most domains are with somebody who has many.
+#: Number of hosts: most domains share one with many others.
 DOMAINS_PER_HOST = 100
 #: One session in so many fails.
 FAILING = 10
@@ -44,7 +44,7 @@ def lifelike(count: int) -> Iterator[SessionOutcome]:
 
 def flood(count: int) -> Iterator[SessionOutcome]:
     """
-    All to one domain.
+    Outcomes that are all of one domain.
     """
     for number in range(count):
         yield outcome(0, number % FAILING == 0)

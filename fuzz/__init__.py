@@ -1,3 +1,3 @@
 """
-What strangers send, made up by machine: C{make fuzz}.
+Fuzzers of the parsers of untrusted input: C{make fuzz}.
 """

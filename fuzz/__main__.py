@@ -1,7 +1,6 @@
 """
-Runs fuzzers, each in a process of its own, for a bounded time.
-
-Whatever one of them finds is left in a file, and the status is 1.
+Runs fuzzers, each in a process of its own, for a bounded time. Findings are left in
+files, and the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from pathlib import Path
 
 from fuzz.targets import TARGETS
 
-#: Of memory, in MB: what is larger is a finding.
+#: Memory limit in MB; beyond it is a finding.
 LARGEST = 1024
-#: Of input, in octets.
+#: Limit on the size of inputs, in octets.
 LONGEST = 4096
 #: Seconds for one input.
 SLOWEST = 10
@@ -61,7 +60,7 @@ def _one(name: str, corpus: str, seconds: int) -> int:
     target = TARGETS[name]
     with atheris.instrument_imports(include=["moxtls"]):
         target.prepare()
-    # Of libFuzzer, which ends the process.
+    # Options of libFuzzer, which ends the process.
     flags = [f"-max_total_time={seconds}", f"-rss_limit_mb={LARGEST}"]
     flags += [
         "-artifact_prefix=fuzz-found-",

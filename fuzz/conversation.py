@@ -1,5 +1,5 @@
 """
-A whole conversation with the server, driven by whatever bytes there are.
+Converses with the SMTP server's protocol, driven by any bytes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LAST_OF_A_TURN = re.compile(rb"(?i)(?:\A|(?<=\n))(?:data|starttls|auth)\b[^\n]*
 
 def rounds(data: bytes) -> Iterator[bytes]:
     """
-    What a client sends before it waits.
+    The client's input, split where it waits for replies.
     """
     start = 0
     for found in _LAST_OF_A_TURN.finditer(data):
@@ -50,8 +50,8 @@ def rounds(data: bytes) -> Iterator[bytes]:
 
 def converse(pieces: Iterable[bytes]) -> tuple[bytes, bytes, int]:
     """
-    @return: What the server says, the messages it takes, one behind the
-        other, and how many these are.
+    @return: The server's output, the accepted messages concatenated, and their
+        number.
     """
     conversation = ServerConversation(SETTINGS, False)
     output = bytearray()

@@ -1,9 +1,8 @@
 """
-What is fuzzed: one function for each parser of strangers' bytes, which takes
-any bytes and raises nothing but what that parser says it raises.
+Fuzz targets: one function for each parser of untrusted input, which takes any bytes
+and raises only documented exceptions.
 
-Imports are within the functions: only what is fuzzed in a process is
-instrumented there.
+Imports are within the functions, so that only the fuzzed modules are instrumented.
 """
 
 from __future__ import annotations
@@ -16,8 +15,10 @@ from importlib import import_module
 @dataclass(frozen=True, slots=True)
 class Target:
     """
-    @ivar modules: To be instrumented.
-    @ivar seeds: Where to begin.
+    A fuzzed function.
+
+    @ivar modules: The modules to instrument.
+    @ivar seeds: Initial inputs.
     """
 
     fuzz: Callable[[bytes], None]
@@ -31,8 +32,8 @@ class Target:
 
 def _server(data: bytes) -> None:
     """
-    The server's side of a conversation: how input is cut changes nothing, but
-    where a client has to wait for an answer.
+    The SMTP server's side: the fragmentation of input changes nothing, except where a
+    client has to wait for a reply.
     """
     from fuzz.conversation import converse, rounds
 
@@ -46,7 +47,7 @@ def _server(data: bytes) -> None:
 
 def _replies(data: bytes) -> None:
     """
-    What a server says: its end is where it is, however it is cut.
+    The parser of replies: the end of a reply doesn't depend on fragmentation.
     """
     from moxtls.smtp.client.replies import MalformedReply, ReplyReader, parseReply
 
@@ -66,7 +67,7 @@ def _replies(data: bytes) -> None:
 
 def _answers(data: bytes) -> None:
     """
-    What a DNS server says about a name: the type comes first.
+    Responses of a DNS server about a name; the type comes first.
     """
     from moxtls.dns.types import RRType
     from moxtls.dns.wire import makeQuestion, parseResponse
@@ -102,7 +103,7 @@ def _aggregate(data: bytes) -> None:
 
 def _sent(data: bytes) -> None:
     """
-    A report in whatever it comes in.
+    Received reports, in any container.
     """
     from moxtls.reportfiles import describeReport, readReport
     from moxtls.tlsrpt.parse import MalformedReport
@@ -146,8 +147,8 @@ def _dmarcRecord(data: bytes) -> None:
 
 def _dkim(data: bytes) -> None:
     """
-    A message with signatures, and the key record they all find; the record
-    comes first, up to a line end.
+    A message with signatures, and the key record that they all find, which comes
+    first, up to a line end.
     """
     from moxtls.authentication.dkim.verify import lookUpKeys, signatureClaims, verify
     from moxtls.dns.query import LookupQuestion, runWithAnswers
@@ -170,8 +171,8 @@ def _dkim(data: bytes) -> None:
 
 def _spf(data: bytes) -> None:
     """
-    A check of a sender, in which every name has the same records; the sender
-    comes first, up to a line end.
+    An SPF check in which every name has the same records; the sender comes first, up
+    to a line end.
     """
     from moxtls.authentication.results import SPFResult
     from moxtls.authentication.spf.evaluate import checkHost, mailFromRequest
@@ -213,8 +214,8 @@ def _spf(data: bytes) -> None:
 
 def _header(data: bytes) -> None:
     """
-    The fields of a message: C{email} shows no other author, of forged results
-    nothing is left, and all else stays as it was.
+    The fields of a message: C{email} finds no other author, forged results are
+    removed, and everything else is unchanged.
     """
     from email.utils import parseaddr
 

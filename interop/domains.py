@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from moxtls.lab.keys import ED25519_SELECTOR, RSA_SELECTOR
 from moxtls.lab.scenario import SENDER
 
-#: Where their mail is taken, DSNs and reports: all of them have this host.
+#: The common MX of all sending domains, which receives DSNs and reports.
 OUTSIDE = "postfix-outside.test"
 OUTSIDE_NUMBER = 203
 #: Local parts in each domain: the author, and the addresses for reports.

@@ -39,7 +39,7 @@ from moxtls.lab.zones import Authority, ZonePlan, makeTree
 
 ANCHOR_FILE = "root.ds"
 CA_FILE = "ca.pem"
-#: Where reports about all domains of Postfix go.
+#: The destination of reports about all domains of Postfix.
 REPORT_ADDRESS = "tlsrpt@postfix.test"
 _OTHER_KEY = hashlib.sha256(b"another key").hexdigest()
 

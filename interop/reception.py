@@ -28,7 +28,7 @@ from interop.server import MoxtlsServer
 from interop.verifiers import VerifierResults, Verifiers
 from moxtls.lab.scenario import SENDER, SENDING_HOST
 
-#: Where a mailbox is in an account's Maildir++.
+#: Subfolders of mailboxes in an account's Maildir++.
 FOLDERS = {"Inbox": "", "Junk": ".Junk"}
 _TAKEN = ExpectedResult("pass", ((STRICT.domain, "pass"),), "pass", ("dkim", "spf"))
 

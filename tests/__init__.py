@@ -4,7 +4,7 @@ Tests for L{moxtls}.
 
 from hypothesis import HealthCheck, settings
 
-# How long an example takes depends on what else the machine has to do.
+# The duration of an example depends on the load of the machine.
 settings.register_profile(
     "moxtls", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

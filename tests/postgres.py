@@ -37,7 +37,7 @@ def _server() -> str:
     except Exception as error:
         return f"no PostgreSQL: {str(error).splitlines()[0]}"
     url = str(server.get_uri())
-    # What happens to the machine's power during a test doesn't matter.
+    # Power failures during a test don't matter.
     _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
     return url
 

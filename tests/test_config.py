@@ -27,7 +27,7 @@ from moxtls.domain import Domain
 
 MINIMAL = 'Hostname = "mail.example.org"\n'
 
-# What is wrong with it, and the line that says so.
+# Faults, and the line about each.
 WRONG = [
     ("x", "not TOML: Expected '=' after a key in a key/value pair"),
     ("", "Hostname: missing, and has no default"),
@@ -325,7 +325,7 @@ WRONG_RESIDENTS = [
     ),
 ]
 
-# What becomes of it, and what is told to whom.
+# Processing of mail, and reports.
 REPORTS = OURS + "[Reporting.DMARC]\n"
 SELECTOR = '[Domains."a.example".DKIM.Selectors.s]\nKeyFile = "x"\n'
 WRONG_FEEDBACK = [

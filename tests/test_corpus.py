@@ -27,7 +27,7 @@ from moxtls.tlsrpt.parse import (
 from moxtls.tlsrpt.record import TLSRPTRecord, findTLSRPTRecord
 from tests.corpus import corpus
 
-#: What is in each report: organization, start, then for each policy type,
+#: The content of each report: organization, start, then for each policy type,
 #: domain, sessions that succeeded and failed, and failures by type.
 REPORTS = {
     "domainaware_parsedmarc/google.com_smtp_tls_report.eml": (

@@ -18,11 +18,11 @@ from moxtls.domain import (
     parseHost,
 )
 
-#: What strangers may send in place of names and addresses.
+#: Untrusted input in place of names and addresses.
 hostile = st.text(max_size=80) | st.text(
     'aZ09-_.@"\\[]: %\x00\x1f\x7f\xfc\u3002\u200d\ud800', max_size=80
 )
-#: What makes addresses of some of it.
+#: Pieces that make addresses of some of it.
 ENDS = ("@example.com", "", '"@a.example', "@[192.0.2.1]", "@[IPv6:fe80::1%x\r\n]")
 
 

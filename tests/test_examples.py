@@ -29,7 +29,7 @@ from tests.servers import ServerCase, closedPort, reactor
 
 ROOT = Path(moxtls.__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
-#: What the guide shows of them.
+#: Their output in the guide.
 GUIDE = ROOT / "docs" / "embedding.rst"
 # Both kinds of policy domain (RFC 8460 3).
 DOMAINS = ("example.org", "localhost")

@@ -25,7 +25,7 @@ XML = WHOLE.encode()
 JSON = b"""{"date-range": {"start-datetime": "2026-11-23T00:00:00Z",
 "end-datetime": "2026-11-23T23:59:59Z"}, "policies": [{"policy":
 {"policy-type": "sts", "policy-domain": "a.example"}}]}"""
-#: What among the samples is no report, and rightly refused.
+#: Samples that aren't reports, and are refused.
 REFUSED = {"empty.xml", "invalid_xml.xml", "exim_plain_text_only_no_arf_part.eml"}
 
 

@@ -56,7 +56,7 @@ DISCOVERY = Discovery(
 PASSED = Verdict(
     AuthResult.PASS, A, DISCOVERY, DMARCPolicy.REJECT, DMARCPolicy.NONE, (0,), True
 )
-#: What strangers may have in their names and words.
+#: Untrusted names and texts.
 WORDS = st.text(max_size=300)
 
 Parsed = list[tuple[str, str, str | None, dict[str, str]]]

@@ -357,7 +357,7 @@ Content-Transfer-Encoding: base64
 """
 DEEP = b'{"policies":' + b"[" * 100_000
 
-# What is no report, and why.
+# Files that aren't reports, with reasons.
 MALFORMED = {
     "empty": b"",
     "blank": b"\n \n",

@@ -27,7 +27,7 @@ from tests.delivery.deliveries import (
 
 BOGUS = ExtendedError(6)
 
-# What becomes of a message: T delivered over TLS, P delivered in plaintext,
+# The result of a message: T delivered over TLS, P delivered in plaintext,
 # w waits, - given up at once and nobody dialed.  For each pair of MTA-STS mode
 # and TLSA records, one letter for each of: a message without requirements, one with
 # TLS-Required: No (such as a TLS report), a DMARC report, one with REQUIRETLS.

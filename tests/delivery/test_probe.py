@@ -110,7 +110,7 @@ class ProbeTests(DeliveryCase):
             [(each.host, each.status) for each in found.errors],
             [(MX, "5.0.0"), (SECOND, "4.4.1")],
         )
-        # Where there was no connection, there is none to tell about.
+        # No connection, no record of one.
         self.assertEqual(
             [(each.attempt.host, each.ready) for each in found.hosts], [(MX, False)]
         )

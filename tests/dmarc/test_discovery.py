@@ -88,7 +88,7 @@ class DiscoverTests(SynchronousTestCase):
                 "x.a.b.c.d.e.f.g.h.example",
                 "b.c.d.e.f.g.h.example",
             ),
-            # What is above the stop isn't seen.
+            # Records above the stop aren't looked up.
             (
                 {"b.example.com": NONE + "; psd=n", "example.com": REJECT},
                 "a.b.example.com",
@@ -303,7 +303,7 @@ class DiscoverWithSuffixListTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        # Of each name, the last two labels.
+        # The last two labels of each name.
         self.suffixes = PublicSuffixes(
             lambda: lambda name: ".".join(name.split(".")[-2:])
         )

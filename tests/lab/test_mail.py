@@ -120,7 +120,7 @@ class AuthenticationResultsTests(SynchronousTestCase):
         field = authenticationResults(
             "mail.sender.test", authentication, verdict, "b@b.test"
         )
-        # What came with the message is further down, and isn't ours.
+        # A field that came with the message is further down, and isn't ours.
         others = b"Authentication-Results: else.test; spf=pass; dmarc=pass\r\n"
         return seenOn(message_from_bytes(field + others + b"\r\n"))
 

@@ -310,7 +310,7 @@ class PostgresPlanTests(Plans, SynchronousTestCase):
         database = Database(url)
         self.addCleanup(database.dispose)
         with database.writer.connect() as connection:
-            # Of a few rows it would rather read all.
+            # With few rows, the planner prefers a scan.
             connection.execute(text("SET enable_seqscan = off"))
             connection.execute(text("SET enable_bitmapscan = off"))
             for steps in self.plans(connection, period, "EXPLAIN "):

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 #: As many nodes as race.
 NODES = 3
-#: Of evaluations below.
+#: The part of the report that the evaluations below belong to.
 PART = partOfEvaluation(evaluation())
 #: Outcomes that each of them records.
 OUTCOMES = 300

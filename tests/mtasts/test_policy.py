@@ -30,7 +30,7 @@ from tests.corpus import corpus
 
 BOUNDED = settings(max_examples=100, deadline=None)
 
-# Where an upstream and RFC 8461 disagree, the RFC decides.
+# If an upstream and RFC 8461 disagree, the RFC decides.
 RECORD_DECISIONS = {
     # 3.2: "all entries except for the first SHALL be ignored"; the upstream
     # is a linter.

@@ -13,10 +13,10 @@ from tests.configs import ed25519Key
 
 _KEY = loadKey(ed25519Key())
 
-#: Of a host that may send for a.example, and of one that may for nobody.
+#: A host that SPF authorizes for a.example, and one that no domain authorizes.
 HOST = ClientInfo("192.0.2.1", "mail.a.example")
 OTHER_CLIENT = ClientInfo("203.0.113.1", "stranger.example")
-#: Of a list's or a forwarder's.
+#: The host of a mailing list or forwarder.
 RELAY = ClientInfo("198.51.100.1", "relay.example")
 
 BODY = b"hello\r\n"

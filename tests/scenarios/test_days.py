@@ -55,7 +55,7 @@ FICKLE = Domain("fickle.example")
 #: Its own host, and that of another domain.
 BOTH = Domain("both.example")
 GUEST = Domain("guest.example")
-#: Where mail, but no report, goes.
+#: Receives mail, but requests no reports.
 SILENT = Domain("silent.example")
 #: Gets reports of others by mail, and no other mail.
 COLLECTOR = Domain("collector.example")
@@ -80,7 +80,7 @@ MAILED = tuple(
 )
 #: Those that are told about themselves, every day.
 OWNERS = tuple(domain for domain in MAILED if domain != SILENT)
-#: Where reports are wanted at first.
+#: Report destinations at the start.
 DESTINATIONS = {
     TENANT: ("mailto:tls@collector.example",),
     ALPHA: ("mailto:tls@alpha.example",),

@@ -32,7 +32,7 @@ class LoopCase(SynchronousTestCase):
             for domain, ip in ((A, "198.51.100.1"), (B, "198.51.100.2"))
         )
         self.addCleanup(self.stop)
-        # So that every report is about one of these days.
+        # From here every report is about one of these days.
         self.internet.goOn(6 * HOUR)
 
     def stop(self) -> None:

@@ -45,7 +45,7 @@ Date: Tue, 24 Nov 2026 06:00:00 +0000\r
 \r
 hello\r
 """
-#: What a program says to whoever writes to an address.
+#: An automatic answer.
 ANSWER = """\
 From: {account}@{domain}\r
 To: {to}\r

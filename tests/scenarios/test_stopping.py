@@ -86,7 +86,7 @@ class StoppingTests(DeliveryCase):
         """
         self.serve(self.goodContext())
         self.send()
-        # Whatever the ledger's threads have done, the attempt hasn't heard of it.
+        # The attempt hasn't got a result from the ledger's threads.
         self.stop()
         self.assertEqual(self.recorded(), {EXAMPLE: (1, 0), Domain(MX): (1, 0)})
         # The result was written before, and is carried out at the latest now.

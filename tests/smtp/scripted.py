@@ -54,7 +54,7 @@ class Scripted(Protocol):
         self.lost: Failure | None = None
         self._buffer = b""
         self._inData = False
-        # What comes then is a handshake, in which there may be line ends.
+        # The handshake that follows may contain line ends.
         self._isDeaf = False
 
     def connectionMade(self) -> None:

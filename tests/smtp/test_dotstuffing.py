@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.smtp.dotstuffing import BodyDecoder, isFlawed
 from tests.corpus import corpus
 
-#: What decides where lines and messages end, more often than not.
+#: Pieces that decide where lines and messages end, with a few others.
 WIRE = st.lists(
     st.sampled_from([b"\r\n", b".", b"\r", b"\n", b"a", b"\r\n.", b"\r\n.\r\n", b"\0"])
 ).map(b"".join)

@@ -30,7 +30,7 @@ SMALL = replace(
     mechanisms=("PLAIN", "LOGIN"),
     authWithoutTLS=True,
 )
-#: How far the conversation is before anything goes.
+#: The beginning of the conversation.
 BEGUN = st.sampled_from(
     [
         b"",

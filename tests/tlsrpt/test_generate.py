@@ -37,7 +37,7 @@ from moxtls.tlsrpt.types import (
     TLSPolicy,
 )
 
-#: What a failure may have.
+#: Optional fields of a failure.
 DETAILS = (
     "sending-mta-ip",
     "receiving-mx-hostname",

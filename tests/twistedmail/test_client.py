@@ -446,7 +446,7 @@ class OutcomeTests(CaptureCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
 
-# What somebody in the middle would want a client to believe.
+# Replies that a man in the middle could inject.
 INJECTED = b"250-mx.example\r\n250 AUTH PLAIN\r\n"
 
 

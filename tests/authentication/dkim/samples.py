@@ -29,7 +29,7 @@ MESSAGE = HEADER + b"\r\n" + BODY
 
 Zone = dict[str, Iterable[str] | LookupStatus]
 
-#: What our signers have published.
+#: The key records of our signers.
 ZONE: Zone = {each.recordName: [each.record] for each in (RSA, ED25519)}
 
 

@@ -53,7 +53,7 @@ def textRecord(text: str) -> TXT:
     return TXT(text.encode("utf-8", "replace"))
 
 
-#: What an answer has of each kind: of use, wrong, and too much.
+#: Answers of each kind: usable, wrong, and too many.
 CONTENTS: dict[RRType, st.SearchStrategy[Iterable[Record]]] = {
     RRType.TXT: st.lists(RECORDS.map(textRecord), min_size=1, max_size=1)
     | st.lists(st.text(max_size=20).map(textRecord), max_size=2),

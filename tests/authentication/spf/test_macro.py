@@ -35,7 +35,7 @@ VALUES6 = SPFClient(
     ipaddress.ip_address("2001:db8::cb01"), "strong-bad", "email.example.com", "", "", 0
 ).values("email.example.com", "")
 
-#: What may be in a record, and in its macros.
+#: Text of records and macros.
 RECORDLIKE = st.text("%{}slodiphvcrtSLX0123456789rR.-+,/_= abc\x00\xe9", max_size=40)
 
 

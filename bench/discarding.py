@@ -1,6 +1,6 @@
 """
-SMTP servers that take everything and keep nothing, each as one process: C{python
--m bench.takers NAME}.
+SMTP servers that accept and discard everything, each as one process: C{python -m
+bench.discarding NAME}.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from twisted.internet.tcp import Connection, Port
 from twisted.mail.smtp import ESMTP, IMessage, IMessageDelivery, SMTPFactory
 from zope.interface import implementer
 
-from bench.children import given, say
+from bench.children import printPorts, readPEM
 from bench.identity import HOST
 from bench.settings import IReactor
 from moxtls.message.trace import ClientInfo
@@ -33,13 +33,13 @@ from moxtls.smtp.types import Reply
 from moxtls.tls.server import ReloadingContext
 
 _BACKLOG = 1000
-_TAKEN = Reply(250, "2.0.0", "OK")
+_ACCEPTED = Reply(250, "2.0.0", "OK")
 
 
 @implementer(IServerDelivery, IServerMessage)
-class Taker:
+class DiscardingDelivery:
     """
-    Says yes.
+    Accepts and discards everything.
     """
 
     def mailFrom(
@@ -61,14 +61,14 @@ class Taker:
         return None
 
     def finish(self) -> Deferred[Reply]:
-        return succeed(_TAKEN)
+        return succeed(_ACCEPTED)
 
     def abort(self) -> None:
         pass
 
 
 @implementer(IMessage, IMessageDelivery)
-class StockTaker:
+class StockDiscardingDelivery:
     """
     The same for C{twisted.mail}.
     """
@@ -79,7 +79,7 @@ class StockTaker:
     def validateFrom(self, helo: Any, origin: Any) -> Any:
         return origin
 
-    def validateTo(self, user: Any) -> Callable[[], StockTaker]:
+    def validateTo(self, user: Any) -> Callable[[], StockDiscardingDelivery]:
         return lambda: self
 
     def lineReceived(self, line: bytes) -> None:
@@ -92,9 +92,9 @@ class StockTaker:
         pass
 
 
-class AtOnce(ESMTP):
+class NoDelayESMTP(ESMTP):
     """
-    Doesn't wait for small packets to be acknowledged.
+    Sends small packets at once (TCP_NODELAY).
     """
 
     def connectionMade(self) -> None:
@@ -105,7 +105,7 @@ class AtOnce(ESMTP):
 
 class StockFactory(SMTPFactory):
     """
-    Listens with what C{twisted.mail} has.
+    Listens with the server of C{twisted.mail}.
     """
 
     noisy = False
@@ -114,11 +114,11 @@ class StockFactory(SMTPFactory):
         super().__init__()
         self._tls = tls
         self._protocol = protocol
-        self._taker = StockTaker()
+        self._delivery = StockDiscardingDelivery()
 
     def buildProtocol(self, addr: Any) -> ESMTP:
         protocol = self._protocol(contextFactory=self._tls)
-        protocol.delivery = self._taker
+        protocol.delivery = self._delivery
         protocol.factory = self
         protocol.host = HOST.encode("ascii")
         return protocol
@@ -126,7 +126,9 @@ class StockFactory(SMTPFactory):
 
 def _ours(reactor: IReactor, tls: ReloadingContext) -> ServerFactory:
     server = ServerSettings(HOST, starttls=True)
-    return SMTPServerFactory(reactor, ListenerSettings(server), Taker(), tls)
+    return SMTPServerFactory(
+        reactor, ListenerSettings(server), DiscardingDelivery(), tls
+    )
 
 
 def _stock(reactor: IReactor, tls: ReloadingContext) -> ServerFactory:
@@ -134,7 +136,7 @@ def _stock(reactor: IReactor, tls: ReloadingContext) -> ServerFactory:
 
 
 def _stockAtOnce(reactor: IReactor, tls: ReloadingContext) -> ServerFactory:
-    return StockFactory(tls, AtOnce)
+    return StockFactory(tls, NoDelayESMTP)
 
 
 _FACTORIES = {
@@ -160,7 +162,7 @@ async def _aiosmtpd(file: Path) -> None:
         0,
         backlog=_BACKLOG,
     )
-    say(server.sockets[0].getsockname()[1])
+    printPorts(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
 
@@ -168,7 +170,7 @@ def _serve(reactor: IReactor, name: str, file: Path) -> Deferred[None]:
     factory = _FACTORIES[name](reactor, ReloadingContext(file, file))
     port = reactor.listenTCP(0, factory, _BACKLOG, "127.0.0.1")
     assert isinstance(port, Port)
-    say(port.getHost().port)
+    printPorts(port.getHost().port)
     # The parent ends it.
     return Deferred()
 
@@ -176,7 +178,7 @@ def _serve(reactor: IReactor, name: str, file: Path) -> Deferred[None]:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as folder:
         file = Path(folder) / "certificate.pem"
-        file.write_bytes(given())
+        file.write_bytes(readPEM())
         name = sys.argv[1]
         if name == "aiosmtpd":
             asyncio.run(_aiosmtpd(file))
