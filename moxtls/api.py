@@ -40,8 +40,7 @@ from moxtls.dmarc.source import DMARCReportSource
 from moxtls.dmarc.types import DMARCPolicy, VerdictEvent
 from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.dns.resolvconf import NameServer, systemNameServers
-from moxtls.dns.resolver import Resolver
-from moxtls.dns.service import ProbedResolver
+from moxtls.dns.resolver import ProbedResolver, Resolver
 from moxtls.dns.transport import DNSTransport
 from moxtls.domain import Address, Domain, InvalidDomain
 from moxtls.https import HTTPSClient

@@ -39,8 +39,7 @@ from moxtls.dmarc.failure import FailureReporting
 from moxtls.dmarc.failurereporter import FailureReporter
 from moxtls.dmarc.source import DMARCReportSource
 from moxtls.dmarc.verdict import LocalPolicy
-from moxtls.dns.resolver import Resolver
-from moxtls.dns.service import ProbedResolver
+from moxtls.dns.resolver import ProbedResolver, Resolver
 from moxtls.dns.transport import DNSTransport
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain

@@ -21,12 +21,19 @@ from twisted.internet.interfaces import (
     IReactorUDP,
 )
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 import moxtls.dns.resolver as resolverModule
 from moxtls.dns.resolvconf import NameServer
-from moxtls.dns.resolver import QUERY_TIMEOUT, SERVER_TIMEOUTS, Resolver
+from moxtls.dns.resolver import (
+    PROBE_INTERVAL,
+    QUERY_TIMEOUT,
+    SERVER_TIMEOUTS,
+    ProbedResolver,
+    Resolver,
+)
 from moxtls.dns.transport import DNSTransport, NoReply
 from moxtls.dns.types import (
     IP,
@@ -500,3 +507,111 @@ class LoopbackTests(TestCase):
         self.assertLess(readers, 120)
         answers = await gatherResults(looked)
         self.assertEqual({each.status for each in answers}, {LookupStatus.NO_NAME})
+
+
+class ProbedResolverTests(SynchronousTestCase):
+    """
+    Tests for L{ProbedResolver}.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.asked: list[Deferred[Answer | NoReply]] = []
+        inner = Resolver(self.clock, [NameServer("127.0.0.1")], self.ask)
+        self.resolver = ProbedResolver(self.clock, inner)
+        captured = capturedLogs()
+        self.said = captured.__enter__()
+        self.addCleanup(captured.__exit__, None, None, None)
+
+    def ask(self, server: NameServer, asked: Question) -> Deferred[Answer | NoReply]:
+        """
+        Wait for L{answer}.
+        """
+        self.questions = asked
+        reply: Deferred[Answer | NoReply] = Deferred()
+        self.asked.append(reply)
+        return reply
+
+    def answer(self, authentic: bool) -> None:
+        """
+        Answer everything that is asked.
+        """
+        while self.asked:
+            asked = self.questions
+            answer = Answer(
+                asked.name,
+                asked.kind,
+                LookupStatus.NO_RECORDS,
+                authentic=authentic,
+                endAuthentic=authentic,
+                ttl=1,
+            )
+            self.asked.pop(0).callback(answer)
+
+    def diagnoses(self) -> list[tuple[LogLevel, str]]:
+        """
+        What was said aloud.
+        """
+        return [
+            (each["log_level"], str(each["diagnosis"]))
+            for each in self.said
+            if "diagnosis" in each
+        ]
+
+    def test_interface(self) -> None:
+        """
+        It is a resolver.
+        """
+        verifyObject(IResolver, self.resolver)
+
+    def test_waits(self) -> None:
+        """
+        What is asked first waits until it is known whether to believe the
+        answer, so that no message goes without DANE because it was early.
+        """
+        early = self.resolver.lookup("example.com", RRType.MX)
+        self.assertEqual(self.asked, [])
+        self.resolver.startService()
+        self.addCleanup(self.resolver.stopService)
+        self.answer(True)
+        self.answer(True)
+        self.assertTrue(self.resolver.validating)
+        self.assertTrue(self.successResultOf(early).authentic)
+
+    def test_giveUpWaiting(self) -> None:
+        """
+        Who waits for the probe can give up.
+        """
+        early = self.resolver.lookup("example.com", RRType.MX)
+        early.cancel()
+        self.failureResultOf(early, CancelledError)
+        self.resolver.startService()
+        self.addCleanup(self.resolver.stopService)
+        self.answer(True)
+
+    def test_loud(self) -> None:
+        """
+        A resolver that doesn't validate is a critical matter: it is said what
+        it means, once, and again only when that changes.
+        """
+        self.resolver.startService()
+        self.addCleanup(self.resolver.stopService)
+        self.answer(False)
+        [(level, text)] = self.diagnoses()
+        self.assertEqual(level, LogLevel.critical)
+        self.assertIn("DANE IS OFF", text)
+        self.clock.advance(PROBE_INTERVAL)
+        self.answer(False)
+        self.assertEqual(len(self.diagnoses()), 1)
+        self.clock.advance(PROBE_INTERVAL)
+        self.answer(True)
+        self.assertEqual(self.diagnoses()[-1][0], LogLevel.info)
+        self.assertTrue(self.resolver.validating)
+
+    def test_stop(self) -> None:
+        """
+        Stopping gives up on a probe, and leaves nothing behind.
+        """
+        self.resolver.startService()
+        self.successResultOf(self.resolver.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
