@@ -351,6 +351,42 @@ class IMailbox(Interface):
 # --- results that wait to be reported --------------------------------------------
 
 
+class IReportBacklog(Interface):
+    """
+    Stored results of one kind, by period, until they are reported.
+    """
+
+    def close(domain: Domain | None, end: int) -> Deferred[int]:
+        """
+        End the current period of C{domain} early: it is due at once, and later results
+        belong to a new period.
+
+        @param domain: C{None} for all domains.
+        @param end: The current Unix second.  If a period has ended in it already,
+            the next second is used.
+
+        @return: Fires with the number of results in the period; with 0 if there
+            were none, so that no period was closed.
+        """
+
+    def settle(
+        period: ReportPeriod,
+        destinations: Sequence[str],
+        reports: Sequence[OutgoingReport],
+    ) -> Deferred[int]:
+        """
+        In one transaction, archive C{reports} and mark the results of C{period} as
+        reported, or remove them if no other report needs them.
+
+        A report whose key is in the archive is ignored: it was made before.
+
+        @param destinations: The destinations of the reports; empty if no report was
+            made.
+
+        @return: Fires with the number of C{reports} that are new.
+        """
+
+
 class IOutcomeRecorder(Interface):
     """
     Counts TLS session outcomes.
@@ -366,13 +402,18 @@ class IOutcomeRecorder(Interface):
         """
 
 
-class IOutcomeStore(IOutcomeRecorder):
+class IOutcomeStore(IOutcomeRecorder, IReportBacklog):
     """
     TLS session outcomes, counted per policy domain, recipient domain and UTC day
     until they are reported.  The cost doesn't grow with the traffic of a domain.
 
     TLS reports are made in two phases: phase 0 reports to recipient domains, phase
-    1 to the policy domains of MX hosts (DANE).
+    1 to the policy domains of MX hosts (DANE).  To settle a period of phase 0 marks all
+    results with that recipient domain, of phase 1 all with that policy domain and
+    another recipient domain; the destinations are stored for the second phase.  A
+    recipient domain's own result is removed once it is reported, any other once it is
+    reported in both phases.  To close a period of a domain closes its period as policy
+    domain and that as recipient domain.
     """
 
     def results(
@@ -420,39 +461,6 @@ class IOutcomeStore(IOutcomeRecorder):
         @param limit: The maximum number.
         """
 
-    def settle(
-        period: ReportPeriod,
-        destinations: Sequence[str],
-        reports: Sequence[OutgoingReport],
-    ) -> Deferred[int]:
-        """
-        In one transaction, archive C{reports} and mark the results of C{period} as
-        reported: in phase 0 all results with that recipient domain, in phase 1 all
-        with that policy domain and another recipient domain.  Results that no
-        other report needs are removed: a recipient domain's own result once it is
-        reported, any other once it is reported in both phases.
-
-        A report whose key is in the archive is ignored: it was made before.
-
-        @param destinations: The destinations of the reports, stored for the second
-            phase; empty if no report was made.
-
-        @return: Fires with the number of C{reports} that are new.
-        """
-
-    def close(domain: Domain | None, end: int) -> Deferred[int]:
-        """
-        End the current period of C{domain}, as policy domain and as recipient
-        domain, early: it is due at once, and later outcomes belong to a new period.
-
-        @param domain: C{None} for all domains.
-        @param end: The current Unix second.  If a period has ended in it already,
-            the next second is used.
-
-        @return: Fires with the number of results in the period; with 0 if there
-            were none, so that no period was closed.
-        """
-
     def lastClosing(domain: Domain, before: int) -> Deferred[int]:
         """
         Fires with the last second before C{before} in which a period of C{domain}
@@ -482,7 +490,7 @@ class IEvaluationRecorder(Interface):
         """
 
 
-class IEvaluationStore(IEvaluationRecorder):
+class IEvaluationStore(IEvaluationRecorder, IReportBacklog):
     """
     DMARC evaluations, counted per policy domain and UTC hour until they are
     reported.
@@ -493,6 +501,9 @@ class IEvaluationStore(IEvaluationRecorder):
     C{MAX_ROWS} of L{moxtls.ledger.bounds}, the number of different published
     policies by C{MAX_PARTS}.  Messages beyond the first limit are only counted, as
     C{omitted}; those beyond the second aren't counted at all.
+
+    Settling a period removes its evaluations; those of the same hours that are recorded
+    later are due by themselves.
     """
 
     def evaluations(
@@ -543,12 +554,6 @@ class IEvaluationStore(IEvaluationRecorder):
             C{before}.
         """
 
-    def close(domain: Domain | None, end: int) -> Deferred[int]:
-        """
-        End the current period of the policy domain C{domain} early, like
-        L{IOutcomeStore.close}.
-        """
-
     def summary(period: ReportPeriod) -> Deferred[PeriodSummary | None]:
         """
         Fires with a summary of the evaluations of C{period}; with C{None} if there
@@ -568,22 +573,6 @@ class IEvaluationStore(IEvaluationRecorder):
         @param limit: The maximum number.
 
         @return: Fires with keys, rows and counts, ordered by key.
-        """
-
-    def settle(
-        period: ReportPeriod,
-        destinations: Sequence[str],
-        reports: Sequence[OutgoingReport],
-    ) -> Deferred[int]:
-        """
-        In one transaction, archive C{reports} and remove the evaluations of
-        C{period}.  A report whose key is in the archive is ignored: it was made
-        before.  Evaluations of these hours that are recorded later are due by
-        themselves.
-
-        @param destinations: Ignored: DMARC reports have one phase only.
-
-        @return: Fires with the number of C{reports} that are new.
         """
 
     def prune(before: int) -> Deferred[int]:
@@ -729,6 +718,7 @@ class IReportSource(Interface):
     phases: int = Attribute(
         "The number of phases.  All periods of one are done before the next begins."
     )
+    backlog: IReportBacklog = Attribute("The store of what is to be reported.")
 
     def count(phase: int, now: float) -> Deferred[int]:
         """
@@ -748,13 +738,8 @@ class IReportSource(Interface):
 
         @param after: The last period of the previous page.
         @param limit: The maximum number.
-        @param early: True to include those that would be due if C{close} were
-            called now.
-        """
-
-    def close(domain: Domain | None, now: float) -> Deferred[int]:
-        """
-        End the current period early, like L{IOutcomeStore.close}.
+        @param early: True to include those that would be due if the current
+            periods were closed now.
         """
 
     def refusal(period: ReportPeriod) -> Deferred[str]:
@@ -768,15 +753,6 @@ class IReportSource(Interface):
         Look up the destinations of a report on C{period} and generate its document.
 
         @return: Fires with the draft, or with the reason why there is none.
-        """
-
-    def settle(
-        period: ReportPeriod,
-        destinations: Sequence[str],
-        reports: Sequence[OutgoingReport],
-    ) -> Deferred[int]:
-        """
-        Archive reports and mark C{period} as done, like L{IOutcomeStore.settle}.
         """
 
     def prune(now: float) -> Deferred[None]:

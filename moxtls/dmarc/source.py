@@ -41,10 +41,10 @@ from moxtls.reporting.schedule import intervalSpan, lastHour, staleHoursBefore
 from moxtls.reporting.types import (
     DocumentVariant,
     NoReport,
-    OutgoingReport,
     ReportDraft,
     ReportPeriod,
     Retention,
+    reasonAgainst,
 )
 from moxtls.tasks import resolve
 
@@ -91,6 +91,7 @@ class DMARCReportSource:
         """
         self._resolver = resolver
         self._store = store
+        self.backlog = store
         self._history = history
         self._settings = settings
         self._ledger = ledger
@@ -110,22 +111,12 @@ class DMARCReportSource:
         before = int(now) if early else lastHour(now)
         return self._store.periods(before, after, limit, early)
 
-    def close(self, domain: Domain | None, now: float) -> Deferred[int]:
-        return self._store.close(domain, int(now))
-
     def refusal(self, period: ReportPeriod) -> Deferred[str]:
-        return Deferred.fromCoroutine(self._refusal(period))
+        planned = Deferred.fromCoroutine(self._plan(period))
+        return planned.addCallback(reasonAgainst)
 
     def draft(self, period: ReportPeriod) -> Deferred[ReportDraft | NoReport]:
         return Deferred.fromCoroutine(self._draft(period))
-
-    def settle(
-        self,
-        period: ReportPeriod,
-        destinations: Sequence[str],
-        reports: Sequence[OutgoingReport],
-    ) -> Deferred[int]:
-        return self._store.settle(period, destinations, reports)
 
     def prune(self, now: float) -> Deferred[None]:
         return Deferred.fromCoroutine(self._prune(now))
@@ -133,10 +124,6 @@ class DMARCReportSource:
     async def _prune(self, now: float) -> None:
         await self._store.prune(staleHoursBefore(now))
         await self._history.prune(now - HISTORY)
-
-    async def _refusal(self, period: ReportPeriod) -> str:
-        planned = await self._plan(period)
-        return planned.reason if isinstance(planned, NoReport) else ""
 
     async def _draft(self, period: ReportPeriod) -> ReportDraft | NoReport:
         planned = await self._plan(period)

@@ -257,7 +257,7 @@ class ReportService(Service):
         await self._source.prune(now)
         await self._archive.prune(now - max(self._options.kept, MIN_RETENTION))
         if plan.early:
-            await self._source.close(plan.domain, now)
+            await self._source.backlog.close(plan.domain, int(now))
         run = ReportRun(
             self._clock,
             self._source,
@@ -413,7 +413,7 @@ class ReportRun:
 
     async def _report(self, period: ReportPeriod) -> None:
         if not period.sendable:
-            await self._source.settle(period, (), ())
+            await self._source.backlog.settle(period, (), ())
             return
         drafting = self._source.draft(period)
         draft = await drafting.addTimeout(MAX_DRAFT_TIME, self._reactor)
@@ -430,7 +430,7 @@ class ReportRun:
         period = draft.period
         reports = await self._composer.compose(draft)
         # In two statements: other tasks add to it during the await.
-        new = await self._source.settle(period, draft.destinations, reports)
+        new = await self._source.backlog.settle(period, draft.destinations, reports)
         self._composed += new
         if not new:
             self.log.warn(
@@ -449,7 +449,7 @@ class ReportRun:
             reason=found.reason,
         )
         if found.retention is Retention.CLEAR:
-            await self._source.settle(found.period, (), ())
+            await self._source.backlog.settle(found.period, (), ())
 
 
 class Lease:

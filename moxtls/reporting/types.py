@@ -121,6 +121,13 @@ class NoReport:
     retention: Retention
 
 
+def reasonAgainst(found: object) -> str:
+    """
+    The reason for no report; empty if C{found} isn't a L{NoReport}.
+    """
+    return found.reason if isinstance(found, NoReport) else ""
+
+
 class ReportState(StrEnum):
     """
     The state of an outgoing report to one destination.

@@ -21,10 +21,10 @@ from moxtls.reporting.rua import chooseDestinations
 from moxtls.reporting.schedule import dueBefore, staleBefore
 from moxtls.reporting.types import (
     NoReport,
-    OutgoingReport,
     ReportDraft,
     ReportPeriod,
     Retention,
+    reasonAgainst,
 )
 from moxtls.tlsrpt.generate import (
     TLSReportMetadata,
@@ -86,6 +86,7 @@ class TLSReportSource:
         """
         self._resolver = resolver
         self._store = store
+        self.backlog = store
         self._settings = settings
         self._ledger = ledger
 
@@ -106,30 +107,16 @@ class TLSReportSource:
         found = self._store.periods(phase, tomorrow, after, limit)
         return found.addCallback(lambda periods: endedBy(periods, int(now)))
 
-    def close(self, domain: Domain | None, now: float) -> Deferred[int]:
-        return self._store.close(domain, int(now))
-
     def refusal(self, period: ReportPeriod) -> Deferred[str]:
-        return Deferred.fromCoroutine(self._refusal(period))
+        planned = Deferred.fromCoroutine(self._plan(period))
+        return planned.addCallback(reasonAgainst)
 
     def draft(self, period: ReportPeriod) -> Deferred[ReportDraft | NoReport]:
         return Deferred.fromCoroutine(self._draft(period))
 
-    def settle(
-        self,
-        period: ReportPeriod,
-        destinations: Sequence[str],
-        reports: Sequence[OutgoingReport],
-    ) -> Deferred[int]:
-        return self._store.settle(period, destinations, reports)
-
     def prune(self, now: float) -> Deferred[None]:
         pruned = self._store.prune(staleBefore(now))
         return pruned.addCallback(lambda count: None)
-
-    async def _refusal(self, period: ReportPeriod) -> str:
-        planned = await self._plan(period)
-        return planned.reason if isinstance(planned, NoReport) else ""
 
     async def _draft(self, period: ReportPeriod) -> ReportDraft | NoReport:
         planned = await self._plan(period)

@@ -614,7 +614,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         self.world.record(evaluation(hours=1), hour=0)
         (period,) = self.periods()
         source = self.world.source()
-        self.assertEqual(self.successResultOf(source.settle(period, (), ())), 0)
+        self.assertEqual(self.successResultOf(source.backlog.settle(period, (), ())), 0)
         left = self.successResultOf(self.world.ledger.evaluations.evaluations())
         self.assertEqual([each.hour for each in left], [SPAN.end])
         found = self.successResultOf(source.draft(period))

@@ -19,7 +19,7 @@ from moxtls.dates import DAY as ONE_DAY
 from moxtls.dates import HOUR, MINUTE, Span, midnight
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.interfaces import IReportSource
+from moxtls.interfaces import IReportBacklog, IReportSource
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.service import (
     LEASE,
@@ -51,7 +51,7 @@ def _forever(
     return stuck
 
 
-@implementer(IReportSource)
+@implementer(IReportSource, IReportBacklog)
 class FakeSource:
     """
     Owes a report to each of so many domains; never has more of them in memory
@@ -65,6 +65,7 @@ class FakeSource:
         self.total = count
         self.counted = 0
         self.sendable = sendable
+        self.backlog = self
         self.settled = 0
         self.inFlight = 0
         self.mostInFlight = 0
@@ -78,7 +79,7 @@ class FakeSource:
     def refusal(self, period: ReportPeriod) -> Deferred[str]:
         return succeed("")
 
-    def close(self, domain: Domain | None, now: float) -> Deferred[int]:
+    def close(self, domain: Domain | None, end: int) -> Deferred[int]:
         return succeed(0)
 
     def periods(

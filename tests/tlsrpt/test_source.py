@@ -105,7 +105,7 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def settle(self, domain: Domain, *destinations: str, phase: int = 0) -> None:
         period = ReportPeriod(phase, DAY, domain)
-        self.successResultOf(self.source().settle(period, destinations, ()))
+        self.successResultOf(self.source().backlog.settle(period, destinations, ()))
 
     def test_subjects(self) -> None:
         """
