@@ -5,6 +5,10 @@ The public API for programs that embed parts of moxtls.
 Functions whose names begin with C{make} put parts together with defaults for
 randomness, identifiers and threads; everything else is the part itself.  The
 interfaces are in L{moxtls.interfaces}.  docs/api.rst says what may change.
+
+In all of them, C{reactor} is C{twisted.internet.reactor}, C{resolver} comes from
+L{makeResolver} and has been started, and C{ledger} is a L{Ledger} or L{MemoryLedger}
+that is stopped after everything that uses it.
 """
 
 from __future__ import annotations
@@ -120,7 +124,7 @@ __all__ = [
     "verifyDANE",
 ]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _jitter = SystemRandom().random
@@ -167,6 +171,8 @@ def makePolicyCache(
     """
     The MTA-STS policies (RFC 8461) of recipient domains, fetched over HTTPS and
     kept in C{ledger} for as long as they say.
+
+    @return: Its C{get} fires with a lookup, which also represents failures.
     """
     https = HTTPSClient(reactor, reactor, resolver, loadTrustStore())
     fetcher = PolicyFetcher(https, certificateFailure)
@@ -196,6 +202,7 @@ class RecordingReactor:
         recipientDomain: str,
     ) -> None:
         """
+        @param observer: Such as that of L{makeOutcomeRecorder}.
         @param recipientDomain: The domain of the addresses that mail is for.
         """
         self._reactor = reactor
@@ -205,6 +212,11 @@ class RecordingReactor:
     def connectTCP(
         self, host: str, port: int, factory: ClientFactory, *rest: Any, **more: Any
     ) -> IConnector:
+        """
+        Connect as C{IReactorTCP} does, with C{factory} wrapped by L{recordTLS}.
+
+        @raise InvalidDomain: The recipient domain isn't one.
+        """
         wrapped = recordTLS(factory, self._observer, self._recipientDomain, host)
         return self._reactor.connectTCP(host, port, wrapped, *rest, **more)
 
@@ -232,6 +244,8 @@ def makeMessageFilter(
     @param enforce: Refuse what DMARC says is to be rejected.
     @param folder: For large messages while they arrive; by default the system's
         folder for temporary files.
+    @param localPolicy: Mailing lists, forwarders and other exceptions; by default
+        none.
     """
     checks = _authenticator(reactor, resolver, hostname, localPolicy)
     recorder = EvaluationRecorder(reactor, ledger.evaluations)
@@ -271,7 +285,7 @@ def _authenticator(
 ) -> MessageAuthenticator:
     threads = IReactorThreads(reactor)
 
-    def inThread(call: Callable[[], T]) -> Deferred[T]:
+    def inThread(call: Callable[[], _T]) -> Deferred[_T]:
         return deferToThreadPool(threads, threads.getThreadPool(), call)
 
     policy = LocalPolicy() if localPolicy is None else localPolicy
@@ -286,7 +300,7 @@ class ReportSender:
     """
     The host and domain that reports are sent by.
 
-    @ivar hostname: Of this host.
+    @ivar hostname: Of this host, for Message-ID fields and leases.
     @ivar domain: Reports are sent and signed in its name.
     @ivar selector: Of the DKIM key of C{domain}.
     @ivar key: The private key in PEM, RSA or Ed25519.
@@ -303,11 +317,15 @@ class ReportSender:
 @implementer(IReportSubmitter)
 class RelaySubmitter:
     """
-    Hands reports to a mail server that relays them.  Destinations with C{https:}
-    fail: they need a courier of the program's own.
+    Hands reports to a mail server that relays them without authentication, over
+    STARTTLS if it is offered.
+    Destinations with C{https:} fail: they need a submitter of the program's own.
     """
 
     def __init__(self, host: str, port: int = 25) -> None:
+        """
+        @param host: The name or address of the mail server.
+        """
         self._host = host
         self._port = port
 

@@ -66,6 +66,8 @@ class Domain:
     @classmethod
     def parse(cls, text: str) -> Domain:
         """
+        Parse a domain name.
+
         @param text: U-labels or A-labels in any case, with or without a
             final dot.
 
@@ -160,6 +162,8 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         """
+        Parse an address.
+
         @param text: C{local@domain}, without angle brackets.
 
         @raise InvalidAddress: C{text} is not a mail address.

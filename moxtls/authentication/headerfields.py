@@ -54,7 +54,10 @@ def authenticationResults(
     The C{Authentication-Results} field, with its CRLF.
 
     @param hostname: The name of this host, C{authserv-id}.
-    @param sender: MAIL FROM.
+    @param authentication: As in L{AuthenticationOutcome
+        <moxtls.authentication.outcome.AuthenticationOutcome>}.
+    @param verdict: As there.
+    @param sender: MAIL FROM; empty for the null reverse-path.
     """
     origin = _origin(
         hostname,

@@ -17,6 +17,10 @@ from moxtls.message.addresses import Authors, FromField
 @dataclass(frozen=True, slots=True)
 class AuthenticationOutcome:
     """
+    The results of all checks of a message.
+
+    @ivar authentication: Of SPF, DKIM and the client's address.
+    @ivar verdict: Of DMARC.
     @ivar authors: The author domains in C{From}.
     @ivar isOverdue: True if a check ran out of time that the verdict may depend on.
     """

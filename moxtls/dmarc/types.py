@@ -227,6 +227,10 @@ class VerdictEvent:
     """
     The decision on one message for one recipient, with its reasons.
 
+    @ivar authentication: The results of SPF, DKIM and the client's address.
+    @ivar verdict: That of DMARC.
+    @ivar finalDisposition: That of the message; it can differ from the one in
+        C{verdict}.
     @ivar sender: MAIL FROM; empty for the null reverse-path.
     @ivar recipient: The address in RCPT.
     @ivar isKnown: True if a local account has corresponded with the author's

@@ -31,6 +31,13 @@ class Ledger:
 
     @ivar identifier: Letters and digits, unique to each ledger, and the same for all
         nodes that share it.
+    @ivar outcomes: L{IOutcomeStore <moxtls.interfaces.IOutcomeStore>}.
+    @ivar evaluations: L{IEvaluationStore <moxtls.interfaces.IEvaluationStore>}.
+    @ivar history: L{ISenderHistory <moxtls.interfaces.ISenderHistory>}.
+    @ivar policies: L{IPolicyStore <moxtls.interfaces.IPolicyStore>}.
+    @ivar archive: L{IReportArchive <moxtls.interfaces.IReportArchive>}.
+    @ivar suppressions: L{ISuppressions <moxtls.interfaces.ISuppressions>}.
+    @ivar leases: L{ILeases <moxtls.interfaces.ILeases>}.
     """
 
     def __init__(

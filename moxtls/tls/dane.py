@@ -39,7 +39,8 @@ class DANEVerdict(Enum):
     """
     The result of verification with TLSA records (RFC 7671, 7672).
 
-    C{NOT_ASKED}: there were no usable records.
+    C{NOT_ASKED}: there were no usable records.  C{NO_MATCH_WITH_ERRORS}: no record
+    matches, and some couldn't be compared because of a defective certificate.
     """
 
     NOT_ASKED = auto()
@@ -96,7 +97,10 @@ class TLSALookup:
 
 def usableRecords(records: Iterable[TLSA]) -> tuple[TLSA, ...]:
     """
-    The records that SMTP clients can check, without duplicates.
+    The records that SMTP clients can check (RFC 7672 3.1), without duplicates.
+
+    @param records: As L{moxtls.interfaces.IResolver.lookup} finds them, if the answer
+        is authenticated.
     """
     distinct = list(dict.fromkeys(records))[:MAX_RECORDS]
     return tuple(record for record in distinct if _isUsable(record))
@@ -135,9 +139,12 @@ def verifyDANE(
     """
     Verify the chain that a server sent with its TLSA records.
 
-    @param chain: As sent, leaf first.
+    @param records: Those that aren't usable are ignored.
+    @param chain: As sent, leaf first; may be empty.
     @param names: The reference identifiers of the leaf, for DANE-TA.
     @param now: Unix seconds.
+
+    @return: C{MATCHED} if any record matches.
     """
     asked = strongest(usableRecords(records))
     if not asked:

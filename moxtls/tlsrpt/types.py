@@ -47,6 +47,8 @@ class TLSPolicy:
     """
     A policy that was applied to sessions (RFC 8460 4.4).
 
+    @ivar domain: The policy domain: the recipient domain for MTA-STS, the host for
+        TLSA, either without a policy.
     @ivar strings: For C{STS} the lines of the policy; for C{TLSA} the usable
         records, sorted, as C{usage selector matching hexdata}.
     @ivar mxHosts: The patterns of an MTA-STS policy, A-labels.

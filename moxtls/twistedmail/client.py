@@ -41,9 +41,6 @@ from moxtls.tls.resulttype import UNSPECIFIED, classify
 from moxtls.tls.session import SessionRecord, STARTTLSResult, TLSError
 from moxtls.tls.verify import TrustStore, loadTrustStore, peerChain, verifyChain
 from moxtls.tlsrpt.types import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
-from moxtls.twistedmail.server import filterServer
-
-__all__ = ["TLSRecordingFactory", "TLSRecordingWrapper", "filterServer", "recordTLS"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +76,16 @@ def recordTLS(
     @param factory: Builds protocols such as C{twisted.mail.smtp.ESMTPClient},
         which do STARTTLS themselves.
     @param recipientDomain: The domain of the addresses that mail is for.
-    @param host: The name of the server.
-    @param policies: The policies applied for the recipient domain and for the host;
-        by default, none were found.
+    @param host: The name of the server; empty if it has none.
+    @param policies: Two: those applied for the recipient domain and for the host; by
+        default, none were found.
     @param trust: Trusted roots for the record.  By default those of the
         application, or of the system if the application verifies nothing.
+
+    @param sendReport: False for sessions that don't cause a report by themselves,
+        such as those that carry reports.
+
+    @return: To be connected in place of C{factory}.
 
     @raise InvalidDomain: C{recipientDomain} is not a domain.
     """

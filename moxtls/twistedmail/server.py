@@ -136,12 +136,16 @@ def filterServer(
     """
     Filter the mail that a server accepts, by SPF, DKIM and DMARC.
 
+    @param clock: The reactor.
     @param factory: Builds protocols that are C{twisted.mail.smtp.SMTP}, or
         wrap one as C{twisted.protocols.policies} does.
     @param messageFilter: Such as L{moxtls.twistedmail.verdicts.MessageFilter}.
     @param maxSize: Octets of a message; larger ones are refused.
     @param checkAuthenticated: Also filter mail of clients that have authenticated
         with ESMTP AUTH.
+
+    @return: To be listened with in place of C{factory}.  Its C{buildProtocol} raises
+        C{TypeError} for other protocols.
     """
     settings = _FilterSettings(clock, messageFilter, maxSize, checkAuthenticated)
     return FilteringServerFactory(factory, settings)

@@ -45,6 +45,8 @@ from moxtls.twistedmail.server import FilterResult, IFilteredMessage, IMessageFi
 class MessageFilter:
     """
     Evaluates mail, and refuses what DMARC policies reject if C{enforce} is set.
+
+    @ivar dispatcher: Its C{finished()} waits until all observers have finished.
     """
 
     def __init__(

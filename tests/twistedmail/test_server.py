@@ -27,8 +27,12 @@ from zope.interface.verify import verifyObject
 
 from moxtls.message.trace import ClientInfo
 from moxtls.smtp.types import Reply
-from moxtls.twistedmail.client import filterServer
-from moxtls.twistedmail.server import FilterResult, IFilteredMessage, IMessageFilter
+from moxtls.twistedmail.server import (
+    FilterResult,
+    IFilteredMessage,
+    IMessageFilter,
+    filterServer,
+)
 from tests.certificates import good
 from tests.smtp.stock import Connection, Delivery, Kept, Realm, portal, stockFactory
 from tests.starttls import CLIENT_IP, Link, Presenting
