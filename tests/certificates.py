@@ -50,7 +50,7 @@ class Identity:
 
     def withRoot(self, root: Identity) -> Self:
         """
-        The same, sending the root along, as DANE-TA wants it.
+        The same identity with the root appended to its chain, as DANE-TA requires.
         """
         issuers = (*self.issuers, root.certificate)
         return type(self)(self.certificate, self.key, issuers)

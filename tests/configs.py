@@ -29,7 +29,7 @@ HOSTNAME = "mail.example.org"
 
 class ThreadCallReactor(MemoryReactorClock):
     """
-    One that threads may talk to.
+    A reactor in memory that accepts calls from threads.
     """
 
     def callFromThread(

@@ -1,5 +1,5 @@
 """
-Where samples of the world outside are, beside the checkout.
+The folder of third-party samples, beside the checkout.
 """
 
 from __future__ import annotations

@@ -48,10 +48,10 @@ def address(ip: str, port: int) -> IPv4Address | IPv6Address:
 
 class Network:
     """
-    Who is at which address.
+    Servers by address.
 
-    @ivar dialed: Where connections were wanted to, in order.
-    @ivar calls: The connections there were.
+    @ivar dialed: The addresses of attempted connections, in order.
+    @ivar calls: The connections made.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -83,7 +83,7 @@ class Network:
 
     def endpoint(self, ip: str, port: int) -> IStreamClientEndpoint:
         """
-        As L{moxtls.smtp.client.session.addressEndpoint} has.
+        Like L{moxtls.smtp.client.session.addressEndpoint}.
         """
         return _Way(self, ip, port)
 
@@ -173,7 +173,7 @@ class _Way:
 @implementer(IOpenSSLServerConnectionCreator)
 class Serving:
     """
-    What a listener needs to present a certificate.
+    A listener's TLS connection creator.
     """
 
     def __init__(self, context: SSL.Context) -> None:

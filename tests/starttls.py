@@ -36,7 +36,7 @@ BUFFER = 65536
 @implementer(IOpenSSLContextFactory)
 class Presenting:
     """
-    What a server gives to C{startTLS}.
+    A server's TLS connection creator for C{startTLS}.
     """
 
     def __init__(self, context: SSL.Context) -> None:
@@ -138,7 +138,7 @@ class _Below:
 
     def take(self) -> bytes:
         """
-        What is to go to the other end now.
+        The data for the peer.
         """
         data, self.written, self.size = b"".join(self.written), [], 0
         if self.producer is not None and (self.paused or not self.streaming):

@@ -161,8 +161,7 @@ class ReportTests(SynchronousTestCase):
 
     def test_again(self) -> None:
         """
-        What was read is read the same from the bare JSON, with or without
-        space in it.
+        Bare JSON, with and without whitespace, is read like the original file.
         """
         for name, data in self.reports():
             text = data if name.endswith(".json") else attachment(data)
@@ -251,7 +250,7 @@ class NotificationTests(SynchronousTestCase):
 
     def test_cutOff(self) -> None:
         """
-        Where it ends makes no difference to whether it can be read.
+        DSNs truncated anywhere can be read.
         """
         for path in self.paths():
             data = path.read_bytes()

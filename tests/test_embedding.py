@@ -92,7 +92,7 @@ class ServerGuideTests(SynchronousTestCase):
 
     def test_interfaces(self) -> None:
         """
-        What it implements is all there is to implement.
+        The example implements the whole interfaces.
         """
         names = self.example()
         verifyObject(IVerdictObserver, names["Printer"]())

@@ -141,7 +141,7 @@ class ExampleCase(ServerCase):
 
 class ExampleTests(ExampleCase):
     """
-    What the examples do.
+    Tests for the programs in C{docs/examples}.
     """
 
     def test_short(self) -> None:
@@ -191,7 +191,7 @@ class ExampleTests(ExampleCase):
 
     async def test_asyncio(self) -> None:
         """
-        The same on asyncio's event loop.
+        The verdict example on asyncio's event loop.
         """
         (self.folder / "message").write_bytes(MESSAGE)
         words = ("message", FORGER, self.dnsServer)
@@ -209,7 +209,8 @@ class ExampleTests(ExampleCase):
 
     async def test_maildirService(self) -> None:
         """
-        The same for a C{twisted.mail} service: mail is in the Maildir.
+        The server example with a C{twisted.mail} Maildir service: mail is in the
+        Maildir.
         """
         port = closedPort()
         self.begin(EXAMPLES / "maildir_service.py", port, self.dnsServer)

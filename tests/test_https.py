@@ -127,7 +127,7 @@ def ok(body: bytes, *fields: str) -> bytes:
 
 def portOf(port: IListeningPort) -> int:
     """
-    Where a server listens.
+    The port of a listening server.
     """
     address = port.getHost()
     assert isinstance(address, IPv4Address)
@@ -201,7 +201,7 @@ class HTTPSTests(TestCase):
         self, url: str = f"https://{HOST}/path", limit: int = 1000
     ) -> Response | HTTPSFailure:
         """
-        What the client makes of it.
+        The client's response.
         """
         return await self.client().get(url, limit)
 
@@ -351,7 +351,7 @@ class HTTPSTests(TestCase):
 
     async def test_noHTTP(self) -> None:
         """
-        What isn't HTTP, or not all of it, is a failure that has a name.
+        Invalid and incomplete HTTP is a failure with a kind of its own.
         """
         for answer in (
             b"",
@@ -454,7 +454,7 @@ class ConnectionFailureTests(SynchronousTestCase):
 
     def get(self, url: str, dns: MemoryResolver) -> HTTPSFailure:
         """
-        How it fails.
+        The failure of a request.
         """
         client = HTTPSClient(
             IReactorTCP(reactor), IReactorTime(reactor), dns, trusting(root())
@@ -496,7 +496,7 @@ class ConnectionFailureTests(SynchronousTestCase):
 
     def test_url(self) -> None:
         """
-        What is no URL for HTTPS is refused before anything is looked up.
+        Invalid URLs are refused before any lookup.
         """
         dns = MemoryResolver()
         for url in (

@@ -86,7 +86,7 @@ class BacklogTests(SynchronousTestCase):
 
     def test_available(self) -> None:
         """
-        Where nothing is wrong, each entry is written at once.
+        Without an outage, each entry is logged at once.
         """
         self.record("a", "b", "a")
         self.assertEqual(self.written, {"a": 2, "b": 1})

@@ -98,7 +98,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_targets(self) -> None:
         """
-        What C{make} is said to do, it does.
+        The targets of C{make} in the README exist.
         """
         targets = (ROOT / "Makefile").read_text()
         for name in set(re.findall(r"``?make ([a-z]+)", self.text)):

@@ -149,7 +149,7 @@ class ReadTests(SynchronousTestCase):
     )
     def test_damaged(self, data: bytes, place: int, new: bytes) -> None:
         """
-        Whatever is changed, it is read or refused.
+        A report with any change is read or refused.
         """
         place %= len(data)
         try:

@@ -64,8 +64,8 @@ class MakePrivateTests(FileCase):
 
     def test_there(self) -> None:
         """
-        One that an earlier version left to the umask is closed to others, and
-        stays what it is.
+        A file that an earlier version created with the umask's permissions becomes
+        private, and keeps its content.
         """
         with closing(self.filled()):
             for each in self.folder.iterdir():
@@ -78,7 +78,7 @@ class MakePrivateTests(FileCase):
 
     def test_impossible(self) -> None:
         """
-        Where it can't be made, that is said.
+        A file that can't be created is an error.
         """
         self.assertRaises(OSError, makePrivate, Path(self.folder / "no" / "x"))
 
@@ -107,14 +107,15 @@ class ReadOnlyTests(FileCase):
 
     def test_open(self) -> None:
         """
-        What was committed is seen while somebody has it open.
+        Committed data is read while another process has the database open.
         """
         with closing(self.filled()):
             self.assertEqual(self.rows(), [(1,)])
 
     def test_killed(self) -> None:
         """
-        What a process that was killed left can't be read without making a file.
+        A database with a journal left by a killed process can't be read without
+        creating a file, and isn't.
         """
         self.filled().close()
         self.path.with_name(self.path.name + "-wal").write_bytes(b"x")

@@ -65,7 +65,7 @@ class TaskGroupTests(SynchronousTestCase):
 
     def test_add(self) -> None:
         """
-        What was started elsewhere takes room too, unless it is over already.
+        A Deferred added to the group counts towards its limit, unless it has fired.
         """
         self.assertEqual(self.successResultOf(self.group.add(succeed(1))), 1)
         elsewhere: Deferred[int] = Deferred()
@@ -131,7 +131,7 @@ class FairSemaphoreTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """
-        Whoever leaves is passed over.
+        A cancelled waiter is skipped.
         """
         slots = FairSemaphore(1, 9)
         slots.acquire("a")
@@ -143,7 +143,7 @@ class FairSemaphoreTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        So many wait for each key.
+        The number of waiters for each key is limited.
         """
         slots = FairSemaphore(0, 2)
         slots.acquire("a"), slots.acquire("a")

@@ -96,7 +96,7 @@ class ThreadQueueTests(SynchronousTestCase):
 
     def test_grouped(self) -> None:
         """
-        What waits is taken together, in order, up to the limit.
+        Waiting operations are performed together, in order, up to the limit.
         """
         self.occupy()
         deferreds = [submit(self.queue, item) for item in "abcde"]
@@ -125,7 +125,7 @@ class ThreadQueueTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """
-        Who cancels is told at once, and nobody else is disturbed.
+        A cancelled operation fails at once, and others aren't affected.
         """
         first = self.occupy()
         cancelled, other = submit(self.queue, "a"), submit(self.queue, "b")

@@ -50,7 +50,7 @@ class DelayedCallCorrectionTests(TestCase):
 
     def test_setBack(self) -> None:
         """
-        What was to happen in a minute happens in a minute.
+        If the clock is set back, delayed calls still happen after their delay.
         """
         clock, called = Clock(), list[str]()
         clock.advance(10_000)

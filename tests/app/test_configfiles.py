@@ -97,7 +97,8 @@ class ReadTests(ConfigFilesCase):
 
     def test_ledger(self) -> None:
         """
-        So does an SQLite ledger, wherever the process runs.
+        The path of an SQLite ledger is resolved in the same way, whatever the working
+        directory.
         """
         for url, whole in [
             ("sqlite:///x.sqlite", f"sqlite:///{self.folder}/x.sqlite"),

@@ -295,8 +295,8 @@ class AuthenticationTests(ServerCase):
 
     async def test_scram(self) -> None:
         """
-        So does SCRAM-SHA-256 (RFC 7677), which proves the server too; the
-        message that comes then is queued.
+        SCRAM-SHA-256 (RFC 7677), which authenticates the server too, is accepted; the
+        message that follows is queued.
         """
 
         def login(client: SMTP) -> tuple[int, bool]:
@@ -646,8 +646,8 @@ class ReceptionTests(ServerCase):
 
     async def test_correspondents(self) -> None:
         """
-        Whom somebody here writes to is known to him then; mail between people
-        here stays here.
+        Recipients of submitted mail are recorded in the sender's history; mail
+        between local accounts stays local.
         """
         self.dns.zone.put("a.example", RRType.A, "127.0.0.1")
         server = self.started(self.CONFIG + SUBMISSION + ACCOUNT)

@@ -156,9 +156,8 @@ class CheckTests(CommandCase):
 
     def test_running(self) -> None:
         """
-        Where a server runs, its port is not for others, but that is no fault; a
-        port that somebody else has is one.  Neither the ledger nor the spool are
-        touched.
+        While the server runs, its own port is no fault; a port taken by another
+        program is one. Neither the ledger nor the spool are touched.
         """
         taken = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(taken.close)
@@ -253,7 +252,7 @@ class CheckTests(CommandCase):
 
     def test_missing(self) -> None:
         """
-        So is that there is none, or that it can't be read.
+        A certificate that is missing or unreadable is reported.
         """
         self.file.unlink()
         for file, why in [
@@ -329,7 +328,7 @@ class PasswordTests(CommandCase):
 
     def test_salted(self) -> None:
         """
-        The same password doesn't look the same twice.
+        Hashes of the same password differ by their salt.
         """
         one, two = (
             self.good("config", "password", "--json", stdin=b"x").value["password"]

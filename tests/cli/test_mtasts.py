@@ -40,7 +40,7 @@ class RememberedTests(CommandCase):
 
     def test_one(self) -> None:
         """
-        Or one of them, with all it holds.
+        A single policy is shown with all of its fields.
         """
         [row] = self.good("mtasts", "show", "A.Example", "--json").value
         self.assertEqual(row["mode"], "enforce")

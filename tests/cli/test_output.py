@@ -83,7 +83,7 @@ class OutputTests(SynchronousTestCase):
 
     def test_manyColumns(self) -> None:
         """
-        Nor is anything cut off where several columns have to become narrower.
+        If several columns have to become narrower, nothing is cut off.
         """
         head = ("From", "What it is", "Reply, mailbox", "SPF", "DKIM", "DMARC, done")
         row = (

@@ -472,7 +472,7 @@ class ShowTests(CommandCase):
 
     def test_noFile(self) -> None:
         """
-        So is what can't be read at all.
+        An unreadable file is refused in one line, with its name.
         """
         (self.folder / "link").symlink_to("link")
         for file, why in [
@@ -500,7 +500,7 @@ class ShowTests(CommandCase):
     )
     def test_damaged(self, where: int, byte: int) -> None:
         """
-        So is a report with one byte changed, also if it is packed.
+        A report with one byte changed, compressed or not, is shown or refused.
         """
         changed = JSON[:where] + bytes([byte]) + JSON[where + 1 :]
         self.assertTidy(changed)
@@ -547,7 +547,7 @@ class ShowTests(CommandCase):
 
     def test_feedback(self) -> None:
         """
-        So are DMARC failure reports (RFC 9991).
+        DMARC failure reports (RFC 9991) are shown in words, and as JSON.
         """
         file = self.write(FEEDBACK)
         self.assertIn("Auth-Failure: dmarc", self.good("report", "show", file).out)

@@ -42,7 +42,7 @@ class SendTests(CommandCase):
 
     def test_file(self) -> None:
         """
-        Or from a file.
+        A message is read from a file.
         """
         file = self.folder / "message"
         file.write_bytes(b"Subject: hi\n\nfrom a file\n")

@@ -117,7 +117,7 @@ class PerformTests(CommandCase):
 
     def test_nobodyReads(self) -> None:
         """
-        Nor does he who doesn't read to the end need to be told.
+        A closed standard output ends a command without an error message.
         """
         self.assertEqual(self.raising(BrokenPipeError()), Ran(141, "", ""))
 
@@ -195,7 +195,7 @@ class PathTests(CommandCase):
 
     def test_server(self) -> None:
         """
-        So does the server.
+        The server uses the same data as commands.
         """
         self.good("suppress", "add", "x@b.example")
         options = Options()
@@ -236,7 +236,7 @@ class StoreTests(CommandCase):
 
     def test_damaged(self) -> None:
         """
-        So is one that is something else.
+        A ledger file that isn't a database is refused with its configuration key.
         """
         (self.folder / "data" / "ledger.sqlite").write_bytes(b"x" * 5000)
         said = self.complaint("results")
@@ -245,7 +245,7 @@ class StoreTests(CommandCase):
 
     def test_folder(self) -> None:
         """
-        So is a data directory that can't be made.
+        A data directory that can't be created is refused with its configuration key.
         """
         (self.folder / "data").rmdir()
         (self.folder / "data").write_bytes(b"")

@@ -278,7 +278,7 @@ class BesideTests(UsersCase):
 
     def test_owner(self) -> None:
         """
-        So they are if it is that user itself.
+        Files made by commands of the server's own user belong to that user.
         """
         self.assertGood(OWNER, "send", "a@b.example")
         self.assertEqual(self.queued(), ["a@b.example"])

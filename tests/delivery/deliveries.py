@@ -1,6 +1,6 @@
 """
-What tests of deliveries have in common: a DNS, a network and policies in
-memory, and somebody who writes down what is told about TLS.
+Support for tests of deliveries: a DNS, a network and policies in memory, and a
+recorder of TLS outcomes.
 """
 
 from __future__ import annotations
@@ -302,7 +302,7 @@ class DeliveryCase(SynchronousTestCase):
     @property
     def host(self) -> PolicyTally:
         """
-        Of the only host.
+        The tally of the only host.
         """
         (host,) = self.outcome.hosts
         return host

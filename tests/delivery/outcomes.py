@@ -1,5 +1,5 @@
 """
-What tests of outcomes have in common.
+Support for tests of TLS outcomes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class OutcomeCase(DeliveryCase):
         self, kind: str, succeeded: int, failed: int, *details: tuple[str, str]
     ) -> None:
         """
-        As C{assertRecipient}, about the only host.
+        Like L{assertRecipient}, for the only host.
         """
         expected = kind, succeeded, failed, Counter(details)
         self.assertEqual(counted(self.host), expected)

@@ -119,8 +119,8 @@ class SeveralMessagesTests(DeliveryCase):
 
     def test_recordedBeforeNextHost(self) -> None:
         """
-        The same if the host that took a message is lost, and another one is
-        asked about the rest.
+        A result is recorded before the next host is tried, also if the host that
+        accepted a message is lost.
         """
         self.recorder = recorder = SlowRecorder()
         self.serve(replies={"MAIL": ["250 ok", "421 4.7.0 enough"]})
@@ -133,8 +133,8 @@ class SeveralMessagesTests(DeliveryCase):
 
     def test_cancelledWhileRecording(self) -> None:
         """
-        What was handed over is known to be, if the attempt is broken off
-        while that is recorded.
+        A message handed over counts as delivered even if the attempt is cancelled
+        while that is being recorded.
         """
         self.recorder = SlowRecorder()
         self.serve(self.goodContext())
@@ -267,8 +267,8 @@ class SeveralMessagesTests(DeliveryCase):
 
     def test_unreadableMidway(self) -> None:
         """
-        The same if that turns out when the message has begun, so that the
-        connection has to go.
+        A message that becomes unreadable after its transfer has begun is deferred
+        too, and the connection closed.
         """
         self.serve(None, self.server())
         broken = replace(self.parcels[0], path=Path("/proc/self/mem"))
@@ -284,7 +284,7 @@ class NextHopTests(DeliveryCase):
 
     def test_interfaces(self) -> None:
         """
-        What these tests are made of keeps to the interfaces.
+        The fakes of these tests provide the interfaces.
         """
         verifyObject(ICourier, DirectCourier(self.context))
         verifyObject(IPolicyCache, self.policies)
@@ -375,7 +375,7 @@ class NextHopTests(DeliveryCase):
 
     def test_notADomain(self) -> None:
         """
-        What can't be a domain isn't looked up, nor attempted again.
+        A name that can't be a domain isn't looked up, and fails permanently.
         """
         results = self.deliver(destination="no domain")
         self.assertResults(results, (USER, DeliveryStatus.PERMANENT, "5.1.2"))
@@ -489,7 +489,7 @@ class AddressTests(DeliveryCase):
 
     def test_lenientAtFirst(self) -> None:
         """
-        The same for hosts that refuse before they know what it is about.
+        The same for hosts that refuse before they know the message.
         """
         self.serve(ip=IP6, greeting="554 go away")
         self.assertDelayed(self.deliver(), "4.0.0")
@@ -663,7 +663,8 @@ class HostTests(DeliveryCase):
 
     def test_limitsWithRefusals(self) -> None:
         """
-        Who was refused for now isn't asked for again in the same attempt.
+        A recipient that was refused temporarily isn't tried again in the same
+        attempt.
         """
         extensions = ("LIMITS RCPTMAX=1 MAILMAX=1",)
         second = self.server(extensions=extensions)
@@ -695,7 +696,7 @@ class HostTests(DeliveryCase):
 
     def test_words(self) -> None:
         """
-        Of a stranger's words no more is kept than people read.
+        Texts of remote replies are truncated.
         """
         self.serve(replies={"RCPT": "\n".join(["550 " + "x" * 900] * 50)})
         (result,) = self.deliver()
@@ -721,7 +722,7 @@ class HostTests(DeliveryCase):
 
     def test_nonsense(self) -> None:
         """
-        Who doesn't speak SMTP is passed over.
+        A host that doesn't speak SMTP is skipped.
         """
         self.serve(greeting="hello")
         second = self.serve(ip=SECOND_IP)
@@ -779,8 +780,8 @@ class UnreachableTests(DeliveryCase):
 
     def test_gone(self) -> None:
         """
-        What is permanent is for those alone who were asked about: others may
-        be meant for another domain by then.
+        A host's permanent refusal applies only to this attempt's recipients: later
+        ones may be of other domains.
         """
         self.serve(greeting="554 5.7.1 go away")
         self.assertUnreachable(False)
@@ -795,7 +796,7 @@ class UnreachableTests(DeliveryCase):
 
     def test_recipient(self) -> None:
         """
-        So may a host that refuses a recipient for now.
+        A temporary refusal of a recipient may be specific to the message too.
         """
         self.serve(replies={"RCPT": ["450 4.2.1 full"]})
         self.assertUnreachable(False)
@@ -839,8 +840,8 @@ class ErrorTests(DeliveryCase):
 
     def test_midway(self) -> None:
         """
-        What hosts said before one of our own mistakes holds, and what was
-        seen of TLS is recorded.
+        Remote replies before an internal error remain valid, and the TLS outcome is
+        recorded.
         """
         self.secondHost()
         self.serve(self.goodContext(), replies={"RCPT": ["250 ok", "450 4.2.1 full"]})

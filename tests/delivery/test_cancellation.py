@@ -95,8 +95,8 @@ class CancellationTests(DeliveryCase):
 
     def test_partly(self) -> None:
         """
-        What hosts took before stays delivered, so that it isn't sent again;
-        what was seen of TLS is recorded with it.
+        Recipients that hosts accepted before the cancellation stay delivered, so that
+        they aren't sent to again; the TLS outcome is recorded with them.
         """
         self.serve(self.goodContext(), replies={"END": ["250 ok", ""]})
         other = self.batchMessage(OTHER, messageID="m2")

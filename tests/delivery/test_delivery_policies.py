@@ -351,7 +351,8 @@ class MTASTSTests(OutcomeCase):
 
     def test_mismatchIgnored(self) -> None:
         """
-        So it is with C{TLS-Required: No} (RFC 8689 3).
+        With C{TLS-Required: No} (RFC 8689 3) a mismatch is reported, and the host
+        used.
         """
         self.mismatch(Mode.ENFORCE)
         self.assertDelivered(self.deliver(requireTLS=False))
@@ -457,8 +458,8 @@ class MTASTSTests(OutcomeCase):
 
     def test_unavailable(self) -> None:
         """
-        So it has to if what is remembered can't be read; it says why, and nothing is
-        held against the domain.
+        If the cached policy can't be read, the message waits; the reason says so, and
+        no failure of the domain is recorded.
         """
         self.policies.lookup = STSLookup(EXAMPLE, temporary=True, unavailable=True)
         self.serve(self.goodContext())

@@ -66,7 +66,7 @@ class OpportunisticTests(OutcomeCase):
 
     def test_objections(self) -> None:
         """
-        What else there may be wrong with a certificate.
+        Other faults of certificates, with their result types.
         """
         for identity, detail in (
             (root().issue(MX, days=-1), "certificate-expired"),
@@ -205,7 +205,7 @@ class OpportunisticTests(OutcomeCase):
 
     def test_nothingSeen(self) -> None:
         """
-        Of connections that aren't made or end before TLS, nothing is counted.
+        Connections that fail, or end before TLS, aren't counted.
         """
         for greeting in ("554 go away", "nonsense", ""):
             self.observer.outcomes.clear()
@@ -217,8 +217,8 @@ class OpportunisticTests(OutcomeCase):
 
     def test_seenBefore(self) -> None:
         """
-        What was seen of TLS isn't lost when the session fails later, whether
-        at the next command or in the middle of a message.
+        The TLS outcome is recorded even if the session fails later, at the next
+        command or in the middle of a message.
         """
         for verb in ("MAIL", "RCPT", "DATA", "END"):
             self.observer.outcomes.clear()
@@ -231,8 +231,8 @@ class OpportunisticTests(OutcomeCase):
 
     def test_seenBeforeHello(self) -> None:
         """
-        Nor when the second EHLO is refused: the handshake was complete, and
-        the certificate judged.
+        The TLS outcome is recorded even if the second EHLO is refused: the handshake
+        was complete, and the certificate verified.
         """
         self.serve(
             selfSigned(MX).context(),

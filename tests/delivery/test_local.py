@@ -184,8 +184,8 @@ class LocalCourierTests(SynchronousTestCase):
 
     def test_reply(self) -> None:
         """
-        Where a server said it (RFC 2033), its reply and its status are the result;
-        what is permanent only for its connection is not.
+        The result is the server's reply (RFC 2033) and its status; a reply that is
+        permanent only for the connection is temporary.
         """
         later = Reply(451, "4.3.1", "wait")
         for why, status, code in [

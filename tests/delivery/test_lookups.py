@@ -173,7 +173,7 @@ class LookUpTLSAWithMXTests(SynchronousTestCase):
 
     def find(self, case: Case) -> tuple[TLSALookup, MemoryResolver]:
         """
-        What is found about the host of d.example.
+        The TLSA lookup of the host of d.example.
         """
         dns = MemoryResolver(authentic=case.secure)
         dns.put(MX_ZONE, RRType.MX, "10 mx.h.example")
@@ -223,7 +223,7 @@ class LookUpTLSAWithMXTests(SynchronousTestCase):
 
 def lookUp(dns: MemoryResolver, domain: Host, port: int = 25) -> Deferred[TLSALookup]:
     """
-    What is found about the first host of C{domain}.
+    The TLSA lookup of the first host of C{domain}.
     """
 
     async def run() -> TLSALookup:
@@ -245,7 +245,7 @@ class LookUpTLSAWithoutMXTests(SynchronousTestCase):
 
     def find(self, host: Host = DIRECT, port: int = 25) -> TLSALookup:
         """
-        What is found about a host.
+        The TLSA lookup of a host.
         """
         return self.successResultOf(lookUp(self.dns, host, port))
 

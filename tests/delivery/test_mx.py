@@ -53,7 +53,7 @@ class LookUpNextHopTests(SynchronousTestCase):
 
     def hop(self, host: Host = DOMAIN, jitter: Callable[[], float] = steady) -> NextHop:
         """
-        Where mail for C{host} goes.
+        The next hop for C{host}.
         """
         running = Deferred.fromCoroutine(lookUpNextHop(self.dns, host, jitter))
         return self.successResultOf(running)
@@ -242,7 +242,7 @@ class AddressTests(SynchronousTestCase):
         self, host: Host = MX, families: Sequence[RRType] = ADDRESS_TYPES
     ) -> HostAddresses:
         """
-        Where C{host} is.
+        The addresses of C{host}.
         """
         running = Deferred.fromCoroutine(lookUpAddresses(self.dns, host, families))
         return self.successResultOf(running)

@@ -41,7 +41,7 @@ class OwnHostsTests(SynchronousTestCase):
 
     def test_listening(self) -> None:
         """
-        So do the addresses of listeners.
+        The addresses of listeners are addresses of this host.
         """
         hosts = own("198.51.100.9", "2001:db8::9")
         for ip in ("198.51.100.9", "::ffff:198.51.100.9", "2001:db8:0::9"):
@@ -165,7 +165,7 @@ class DeliveryTests(DeliveryCase):
 
     def test_allowed(self) -> None:
         """
-        Where that is wanted, such hosts are like others.
+        With C{AllowOwnHosts}, such hosts are used like others.
         """
         self.context = replace(self.context, own=None)
         self.resolver.put(MX, RRType.A, "127.0.0.1")

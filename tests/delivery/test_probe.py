@@ -117,7 +117,7 @@ class ProbeTests(DeliveryCase):
 
     def test_nowhere(self) -> None:
         """
-        So is why there is no host to visit.
+        The reason why a domain has no hosts is reported.
         """
         self.resolver.fail("example.com", RRType.MX, ExtendedError(6))
         found = self.found()
@@ -128,7 +128,7 @@ class ProbeTests(DeliveryCase):
 
     def test_temporary(self) -> None:
         """
-        Where MTA-STS would have mail wait, no host is visited.
+        If MTA-STS would defer mail, no host is probed.
         """
         failure = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "dns-lookup")
         self.policies.lookup = STSLookup(EXAMPLE, None, failure, temporary=True)

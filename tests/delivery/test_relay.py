@@ -135,7 +135,7 @@ class SmarthostTests(DeliveryCase):
 
     def test_loginInPlaintext(self) -> None:
         """
-        Nor if it has been set up without TLS.
+        Without TLS in the configuration, the password isn't sent either.
         """
         self.settings = replace(
             self.settings, mode=TLSMode.SKIP, credentials=Credentials("me", "secret")
@@ -176,7 +176,7 @@ class SmarthostTests(DeliveryCase):
 
     def test_requireTLSInsecure(self) -> None:
         """
-        One that nothing vouches for isn't even dialed.
+        An unauthenticated relay isn't even connected to.
         """
         self.relay = replace(self.relay, secure=False)
         results = self.deliver(requireTLS=True)

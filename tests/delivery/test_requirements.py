@@ -51,7 +51,7 @@ class SessionRequirementsTests(SynchronousTestCase):
         requirements: MessageRequirements = PLAIN,
     ) -> None:
         """
-        What is demanded of L{HOST} is exactly C{expected}.
+        The requirements on L{HOST} are exactly C{expected}.
         """
         self.assertEqual(
             sessionRequirements(HOST, policy, tlsa, requirements), expected

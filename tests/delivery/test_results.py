@@ -56,7 +56,7 @@ class DeliveryErrorTests(SynchronousTestCase):
 
     def test_nowhere(self) -> None:
         """
-        What the next hop's lookup said is passed on.
+        The status and text of the next hop's lookup are passed on.
         """
         failure = NextHopFailure(True, "5.1.10", "no mail", ExtendedError(6))
         self.assertEqual(noNextHop(failure), DeliveryError("5.1.10", "no mail"))
@@ -163,8 +163,8 @@ class RecipientResultsTests(SynchronousTestCase):
 
     def test_passing(self) -> None:
         """
-        What is no for now stays open, and is the answer only if no host has a
-        better one.
+        A temporary refusal keeps the recipient open, and is the result only if no
+        host has a better one.
         """
         self.results.addReplies(OTHER, said(LATER), "mx1")
         self.assertEqual(self.results.undecidedRecipients(OTHER), ("a@b.example",))

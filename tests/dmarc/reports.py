@@ -1,5 +1,5 @@
 """
-What tests of DMARC reports have in common.
+Support for tests of DMARC reports.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class DMARCWorld:
         self, node: str = "node", source: IReportSource | None = None
     ) -> ReportService:
         """
-        One that isn't started.
+        A service that isn't started.
         """
         identity = ReportIdentity(HOSTNAME, (ED25519,))
         return ReportService(
@@ -156,7 +156,7 @@ def evaluation(
     wanted: bool = True,
 ) -> Evaluation:
     """
-    One that is worth a report.
+    An evaluation that causes a report.
     """
     return Evaluation(
         PublishedPolicy(domain, Asked.REJECT),
@@ -170,7 +170,7 @@ def evaluation(
 
 def faults(document: bytes, format: ReportFormat) -> list[str]:
     """
-    What the schema of C{format} has against it.
+    Faults by the schema of C{format}.
     """
     path = corpus("schemas", SCHEMAS[format])
     schema = etree.XMLSchema(etree.parse(str(path)))
@@ -180,7 +180,7 @@ def faults(document: bytes, format: ReportFormat) -> list[str]:
 
 def unpacked(document: bytes) -> bytes:
     """
-    What a consumer that knows of one gzip member only sees, all of it.
+    The document, decompressed as a single gzip member.
     """
     unpacker = zlib.decompressobj(zlib.MAX_WBITS + 16)
     content = unpacker.decompress(document) + unpacker.flush()
@@ -200,14 +200,14 @@ def parsed(document: bytes) -> ElementTree.Element:
 
 def texts(element: ElementTree.Element, path: str) -> list[str]:
     """
-    What is in all elements at C{path}.
+    The texts of all elements at C{path}.
     """
     return [each.text or "" for each in element.findall(path)]
 
 
 def children(element: ElementTree.Element | None) -> dict[str, str]:
     """
-    What is in an element that has each child once.
+    The texts of an element's children, each of which occurs once.
     """
     assert element is not None
     found = {each.tag: each.text or "" for each in element}
@@ -217,7 +217,7 @@ def children(element: ElementTree.Element | None) -> dict[str, str]:
 
 def counts(document: bytes) -> dict[str, int]:
     """
-    How many messages there were, by source.
+    Message counts, by source.
     """
     rows = parsed(document).iterfind("record/row")
     pairs = ((children(row)["source_ip"], children(row)["count"]) for row in rows)
@@ -226,7 +226,7 @@ def counts(document: bytes) -> dict[str, int]:
 
 def rowsFrom(number: int) -> Iterable[ReportRow]:
     """
-    So many that differ.
+    C{count} different rows.
     """
     for each in range(number):
         yield ReportRow(

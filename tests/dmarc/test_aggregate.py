@@ -90,7 +90,7 @@ class SchemaTests(SynchronousTestCase):
 
     def test_everyWord(self) -> None:
         """
-        Whatever is in a row, the report is valid.
+        Reports with any row are valid.
         """
         for format in ReportFormat:
             composed = document(format, everyRow())
@@ -99,7 +99,7 @@ class SchemaTests(SynchronousTestCase):
 
     def test_everyPolicy(self) -> None:
         """
-        Whatever was published, the report is valid.
+        Reports on any published policy are valid.
         """
         rest = (
             {"sp": DMARCPolicy.NONE, "np": DMARCPolicy.QUARANTINE, "testing": True},
@@ -132,8 +132,8 @@ class SchemaTests(SynchronousTestCase):
     @given(text(characters(), max_size=30))
     def test_odd(self, odd: str) -> None:
         """
-        Whatever strangers put into names, the report is well-formed, and says
-        the same but for what XML 1.0 2.2 can't.
+        With any names, the report is well-formed, and reads the same except for
+        characters that XML 1.0 2.2 forbids.
         """
         signature = ReportedSignature(odd, odd, AuthResult.FAIL, odd)
         row = ReportRow(
@@ -160,7 +160,7 @@ class SchemaTests(SynchronousTestCase):
 
     def test_forbidden(self) -> None:
         """
-        What XML can hold stays as it is; what it can't is replaced.
+        Characters allowed in XML are kept; others are replaced.
         """
         kept = "a&b<c>d\"e'\r\n\t ü \U0001f600 ]]> <!-- &amp;"
         for odd, expected in [
@@ -174,13 +174,13 @@ class SchemaTests(SynchronousTestCase):
 
 class ContentTests(SynchronousTestCase):
     """
-    What a report says.
+    The content of reports.
     """
 
     def test_metadata(self) -> None:
         """
-        Who sends it, about when; the end is the last second that belongs to
-        it; and what to name in bug reports (RFC 9990 3.1.1.3).
+        The reporting organization, the period, which ends with its last second, and
+        the generator for bug reports (RFC 9990 3.1.1.3).
         """
         expected = {
             "org_name": "sender.example",
@@ -237,7 +237,7 @@ class ContentTests(SynchronousTestCase):
 
     def test_oldPublished(self) -> None:
         """
-        What is only in RFC 9990 is left out; what is only in RFC 7489 is
+        Elements that only RFC 9990 has are left out; those that only RFC 7489 has are
         there.
         """
         published = replace(PUBLISHED, np=DMARCPolicy.NONE, testing=True, percent=50)
@@ -379,7 +379,7 @@ class ContentTests(SynchronousTestCase):
 
     def test_read(self) -> None:
         """
-        Who reads reports as we do understands both formats.
+        L{parseAggregateReport} reads both formats.
         """
         for format in ReportFormat:
             report = parseAggregateReport(unpacked(document(format, everyRow())))
@@ -391,7 +391,7 @@ class ContentTests(SynchronousTestCase):
 
     def test_manySignatures(self) -> None:
         """
-        Of more than a hundred signatures, the first hundred (RFC 9990 3.1.3).
+        Only the first hundred signatures are reported (RFC 9990 3.1.3).
         """
         many = tuple(
             ReportedSignature("a.example", f"s{number}", AuthResult.FAIL)

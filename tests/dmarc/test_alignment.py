@@ -45,8 +45,8 @@ class AlignTests(SynchronousTestCase):
 
     def test_relaxed(self) -> None:
         """
-        The same organizational domain (RFC 9989 3.2.10.1), whatever came of
-        the check.
+        Relaxed alignment: the same organizational domain (RFC 9989 3.2.10.1),
+        whatever the result of the check.
         """
         domains = ("example.com", "a.b.example.com", "news.example.com", "example.net")
         signatures = [signature(each, FAIL) for each in domains]
@@ -57,7 +57,7 @@ class AlignTests(SynchronousTestCase):
 
     def test_strict(self) -> None:
         """
-        The same domain (RFC 9989 3.2.10.2).
+        Strict alignment: the same domain (RFC 9989 3.2.10.2).
         """
         zone = Zone({"_dmarc.example.com": STRICT})
         message = checked(
@@ -80,7 +80,8 @@ class AlignTests(SynchronousTestCase):
 
     def test_publicSuffix(self) -> None:
         """
-        Who registers a name below a public suffix that sends mail isn't it.
+        A domain registered below a public suffix doesn't align with the suffix, even
+        if that sends mail itself.
         """
         zone = Zone({"_dmarc.bank.example": RELAXED + "; psd=y"})
         message = checked(signature("mega.bank.example"), signature("bank.example"))
@@ -105,7 +106,7 @@ class AlignTests(SynchronousTestCase):
 
     def test_atOnce(self) -> None:
         """
-        Where nothing would be asked it is known without, and else it isn't.
+        Alignment is known without lookups if none would be made, and only then.
         """
         discovery = self.zone.find(discover(Domain("example.com")))
         message = checked(

@@ -172,7 +172,7 @@ class DiscoverTests(SynchronousTestCase):
 
     def test_steps(self) -> None:
         """
-        What was seen on the way, such that it can be shown.
+        The steps of the tree walk are kept, so that they can be shown.
         """
         zone = Zone({"_dmarc.example.com": "v=DMARC1; p=none; \x1b[2Jü" + "x" * 999})
         last = self.found("a.example.com", zone).steps
@@ -208,8 +208,8 @@ class DiscoverTests(SynchronousTestCase):
         self, labels: list[str], at: dict[int, str], failing: set[int], isThere: bool
     ) -> None:
         """
-        Whatever is published: eight look-ups, three for existence, and an
-        organizational domain that the author's is under.
+        Any records: at most eight lookups, three more for existence, and an
+        organizational domain at or above the author's.
         """
         author = ".".join(labels)
         names = {count: "_dmarc." + ".".join(labels[-count:]) for count in range(1, 15)}
@@ -235,7 +235,7 @@ class ExistenceTests(SynchronousTestCase):
 
     def test_missing(self) -> None:
         """
-        Where it matters and isn't known, three types of record are asked for.
+        If existence matters and isn't known, three types of record are queried.
         """
         zone = Zone({"_dmarc.example.com": self.RECORD})
         found = self.found(zone)

@@ -55,8 +55,8 @@ class RefusalReasonTests(SynchronousTestCase):
 
     def test_lists(self) -> None:
         """
-        Who is on the list of those that get none gets none, also if on the
-        other one.
+        A domain excluded from reports gets none, even if it is also on the list of
+        included domains.
         """
         mine, other = frozenset({A}), frozenset({Domain("b.example")})
         for onlyTo, notTo, reported in [
@@ -105,7 +105,7 @@ class UnreachableReasonTests(SynchronousTestCase):
 
     def test_failed(self) -> None:
         """
-        What can't be looked up is a reason, too; an address that can will do.
+        A failed lookup is a reason, too, unless there is another address.
         """
         for kind in (RRType.MX, RRType.A, RRType.AAAA):
             failing = {(str(SUBMITTER), kind): ExtendedError(22)}

@@ -106,7 +106,7 @@ class EvaluationOfTests(EvaluationTestCase):
 
     def test_whole(self) -> None:
         """
-        What is remembered of a message, in A-labels.
+        The evaluation of a message, with domains as A-labels.
         """
         record = DMARCRecord(
             DMARCPolicy.REJECT,
@@ -218,8 +218,7 @@ class EvaluationOfTests(EvaluationTestCase):
 
     def test_disposition(self) -> None:
         """
-        What was done because of DMARC; C{pass} where something would have
-        been (RFC 9990 3.1.1.9).
+        The disposition by DMARC; C{pass} if a policy was passed (RFC 9990 3.1.1.9).
         """
         lax = replace(PASSED, policy=DMARCPolicy.NONE)
         quarantine = replace(FAILED, disposition=DMARCPolicy.QUARANTINE)
@@ -296,7 +295,7 @@ class EvaluationOfTests(EvaluationTestCase):
 
 class SignatureTests(EvaluationTestCase):
     """
-    Which signatures are told of, and how (RFC 9990 3.1.3).
+    Reported signatures and their order (RFC 9990 3.1.3).
     """
 
     def rows(self, *signed: DKIMResult, aligned: tuple[int, ...] = ()) -> list[str]:
@@ -394,7 +393,7 @@ HOUR = 1_795_000_000 // 3600 * 3600
 
 class Recording:
     """
-    What of L{IEvaluationStore} is used here.
+    A partial L{IEvaluationStore} that records calls.
     """
 
     def __init__(self) -> None:
@@ -440,8 +439,8 @@ class EvaluationRecorderTests(SynchronousTestCase):
 
     def test_gathered(self) -> None:
         """
-        What comes soon after another is written together, equal ones as one;
-        each is told when that is done, or that it can't be.
+        Evaluations shortly after one another are written together, equal ones as one;
+        each Deferred fires when that is done, or fails.
         """
         recorder = self.recorder()
         other = replace(GOOD, sender="other@elsewhere.example")

@@ -37,7 +37,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_internal(self) -> None:
         """
-        The same organization needs no confirmation (RFC 9990 4).
+        Destinations within the organization need no confirmation (RFC 9990 4).
         """
         zone = Zone({"_dmarc.example.com": "v=DMARC1; p=none"})
         rua = (
@@ -95,8 +95,8 @@ class VerifyTests(SynchronousTestCase):
 
     def test_failed(self) -> None:
         """
-        What couldn't be looked up isn't refused for good; but a confirmation
-        is one, whatever else failed.
+        A failed lookup is a temporary refusal; a confirmation counts whatever other
+        lookups failed.
         """
         walk = ("_dmarc.com", "_dmarc.net")
         for failing in (NAME, *walk):
@@ -130,7 +130,8 @@ class VerifyTests(SynchronousTestCase):
 
     def test_elsewhere(self) -> None:
         """
-        Who names only others gets nothing itself either (RFC 9990 4).
+        A confirmation that names only other destinations excludes its own (RFC 9990
+        4).
         """
         for other in ("mailto:a@example.net", "mailto:a@x.red.example.net"):
             found = self.found(Zone({NAME: f"v=DMARC1; rua={other}"}))
@@ -211,7 +212,7 @@ class VerifyTests(SynchronousTestCase):
     @given(st.text(max_size=60), st.text(max_size=60))
     def test_hostile(self, rua: str, other: str) -> None:
         """
-        Whatever is published, errors can be shown.
+        With any record, errors are printable.
         """
         confirmation = f"v=DMARC1; rua=mailto:{other}@red.example.net,{other}"
         zone = Zone({NAME: confirmation.encode("utf-8", "replace").decode()})

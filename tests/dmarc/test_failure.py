@@ -59,7 +59,7 @@ OTHER = Domain("a.example")
 
 def asking(record: DMARCRecord, event: VerdictEvent) -> VerdictEvent:
     """
-    The same under another record.
+    The same event under another record.
     """
     discovery = replace(DISCOVERY, record=record)
     verdict = replace(event.verdict, discovery=discovery)
@@ -68,7 +68,7 @@ def asking(record: DMARCRecord, event: VerdictEvent) -> VerdictEvent:
 
 def options(event: VerdictEvent) -> str:
     """
-    Which values of C{fo} a report is made for.
+    The values of C{fo} that cause a report.
     """
     return "".join(
         each
@@ -125,7 +125,7 @@ class WantedTests(SynchronousTestCase):
 
     def test_temporary(self) -> None:
         """
-        What may be found out later has not failed.
+        Temporary errors aren't failures.
         """
         open = signature("example.com", TEMPERROR)
         self.assertEqual(options(passed(failed(open, status=PASS), False, True)), "")
@@ -180,7 +180,7 @@ class WantedTests(SynchronousTestCase):
 
     def test_finalDisposition(self) -> None:
         """
-        What was refused for another reason than DMARC isn't reported.
+        Mail refused for another reason than DMARC isn't reported.
         """
         for finalDisposition in FinalDisposition:
             wanted = isWanted(replace(failed(), finalDisposition=finalDisposition))
@@ -231,7 +231,7 @@ class AllowedTests(SynchronousTestCase):
 
     def test_strangers(self) -> None:
         """
-        Who sends spam isn't told what becomes of it, unless that is meant.
+        Domains without history get no failure reports, unless configured.
         """
         stranger = replace(failed(), isKnown=False)
         self.assertFalse(self.allowed(stranger))
@@ -272,8 +272,8 @@ class FailureTests(SynchronousTestCase):
 
     def test_signature(self) -> None:
         """
-        Of several signatures, one is told of that failed in the name of the
-        author's domain, or else of its organization (RFC 9991 4).
+        One failed signature of the author's domain is reported, or else one of its
+        organization (RFC 9991 4).
         """
         foreign, aligned = signature("b.example", FAIL), signature("example.com", FAIL)
         own = signature("news.example.com", FAIL)
@@ -336,7 +336,7 @@ def parsed(message: bytes) -> EmailMessage:
 
 def read(message: bytes) -> FeedbackReport:
     """
-    As anybody reads it.
+    The report as L{readFeedbackReport} reads it.
     """
     report = readFeedbackReport(message)
     assert report is not None
@@ -401,8 +401,8 @@ class ComposeTests(SynchronousTestCase):
 
     def test_alignment(self) -> None:
         """
-        What didn't authenticate an aligned identity is named; C{none} if
-        there is no such thing (RFC 9991 4).
+        Identity-Alignment names the mechanisms that failed to authenticate an aligned
+        identity; C{none} if there are none (RFC 9991 4).
         """
         for aligned, spf, expected in [
             ((), False, "dkim,spf"),
@@ -426,7 +426,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_delivery(self) -> None:
         """
-        What became of the message (RFC 6591 3.2.2).
+        Delivery-Result by the final disposition (RFC 6591 3.2.2).
         """
         event = failed()
         kept = replace(event.verdict, disposition=DMARCPolicy.NONE)
@@ -454,9 +454,9 @@ class ComposeTests(SynchronousTestCase):
 
     def test_strange(self) -> None:
         """
-        Where there is no aligned signature or SPF domain that failed, there
-        are no fields on one; nor is a sender shown that is no address, or a
-        client that has none.
+        Without an aligned signature or SPF domain that failed, there are no fields
+        about it; neither is there a sender that is no address, or a client without an
+        address.
         """
         event = failed(signature("b.example", FAIL), spf="b.example")
         unknown = replace(event.authentication, address="")
@@ -520,8 +520,8 @@ class ComposeTests(SynchronousTestCase):
     )
     def test_strangers(self, word: str, raw: bytes) -> None:
         """
-        Whatever strangers say, it is ASCII in lines that anybody takes, and
-        three parts in the fields of which nothing is added.
+        With any input, the report is ASCII in lines of valid length, with three parts
+        and no injected fields.
         """
         dkim = replace(SIGNATURE, selector=f"s{word}", problem=word, identity=word)
         event = replace(
@@ -560,7 +560,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_noDomain(self) -> None:
         """
-        What SPF was about may be no domain.
+        The identity checked by SPF may be no domain.
         """
         event = failed(spf="no domain\x1b", status=AuthResult.NONE)
         text = next(leafParts(composed(event))).content

@@ -221,7 +221,8 @@ class FailureReporterTests(SynchronousTestCase):
 
     def test_size(self) -> None:
         """
-        Who takes less gets nothing (RFC 7489 6.2), and isn't named to others.
+        A destination whose size limit is exceeded gets no report (RFC 7489 6.2), and
+        isn't named to others.
         """
         other = "mailto:b@example.com"
         self.notify(self.reporter(), message(0, f"{RUF}!100", f"{other}!100000"))
@@ -256,8 +257,8 @@ class FailureReporterTests(SynchronousTestCase):
 
     def test_queueFails(self) -> None:
         """
-        What can't be put into the queue is logged, and lost; mail and other
-        reports go on.
+        A report that can't be queued is logged and lost; mail and other reports
+        aren't affected.
         """
         reporter = self.reporter()
         reporter._queue = BrokenQueue(self.world.clock, self.world.newID)
@@ -349,7 +350,7 @@ class FailureReportTrackerTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        What happens to other reports, or may pass, is none of its business.
+        Results of other reports, and temporary ones, are ignored.
         """
         self.end(DeliveryStatus.PERMANENT, key="dmarc/0/1/a.example")
         self.end(DeliveryStatus.TEMPORARY)
@@ -366,8 +367,8 @@ class FailureReportLimiterTests(SynchronousTestCase):
 
     def test_hour(self) -> None:
         """
-        So many an hour to one domain, whatever others get; what is beyond
-        that is told in the next report.
+        The hourly limit applies to each domain; events beyond it are counted in the
+        next report.
         """
         limiter = FailureReportLimiter(perHour=2, perDay=100)
         taken = [limiter.take(A, each) for each in (0, 600, 1200, 1800)]
@@ -379,7 +380,7 @@ class FailureReportLimiterTests(SynchronousTestCase):
 
     def test_day(self) -> None:
         """
-        So many a day to all together.
+        The daily limit applies to all domains together.
         """
         limiter = FailureReportLimiter(perHour=10, perDay=3)
         taken = [limiter.take(domain, 0) for domain in (A, B, A, B, A)]
@@ -389,7 +390,7 @@ class FailureReportLimiterTests(SynchronousTestCase):
 
     def test_old(self) -> None:
         """
-        What was held back before a quiet day is forgotten.
+        Held-back events are forgotten after a day without reports.
         """
         limiter = FailureReportLimiter(perHour=1, perDay=100)
         limiter.take(A, 0)
@@ -398,8 +399,8 @@ class FailureReportLimiterTests(SynchronousTestCase):
 
     def test_giveBack(self) -> None:
         """
-        What came to nothing doesn't count for all, but for the domain, and
-        the messages are told of later.
+        A report that wasn't sent is given back to the daily limit, but not to the
+        domain's; its events are counted in a later report.
         """
         limiter = FailureReportLimiter(perHour=1, perDay=1)
         self.assertEqual(limiter.take(A, 0), 1)
@@ -455,7 +456,7 @@ class DeduplicatorTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        Of very many, the oldest are forgotten.
+        The number of remembered events is limited; the oldest are dropped.
         """
         seen = Deduplicator()
         for each in range(MAX_REMEMBERED + 1):

@@ -186,9 +186,9 @@ class ParseTests(SynchronousTestCase):
 
     def test_tolerance(self) -> None:
         """
-        What others get wrong in passing costs nothing: a BOM and blanks in
-        front, octets that are no UTF-8, prefixes, a schema around it, words
-        behind it (RFC 9990 3.1.1: order is free).
+        Common deviations are tolerated: a BOM and blanks at the beginning, invalid
+        UTF-8, prefixes, a schema around the report, text after it (RFC 9990 3.1.1:
+        any order).
         """
         plain = parseAggregateReport(WHOLE.encode())
         head, _, rest = WHOLE.partition("?>")
@@ -211,7 +211,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """
-        What is no report is refused with the place and the reason, in a line.
+        Invalid reports are refused with the element and the reason, in one line.
         """
         for name, text in MALFORMED.items():
             with self.subTest(name):
@@ -223,7 +223,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_headBetweenRecords(self) -> None:
         """
-        What isn't a record is bounded wherever it stands, as all of it is kept
+        Elements outside records are limited wherever they stand, as all are kept
         until the end.
         """
         junk = "<a/>" * (parse.MAX_ELEMENTS // 2)
@@ -261,7 +261,7 @@ class ParseTests(SynchronousTestCase):
     )
     def test_damaged(self, start: int, length: int, new: bytes) -> None:
         """
-        Whatever is changed in a report, it is read or refused.
+        Reports with any change are read or refused.
         """
         text = WHOLE.encode()
         try:

@@ -38,7 +38,7 @@ GOOD = b"v=DMARC1; p=reject"
 
 def parsed(text: str) -> DMARCRecord | DMARCRecordError:
     """
-    What comes of a record.
+    The parsed record.
     """
     return parseDMARCRecord(text.encode("utf-8"))
 
@@ -105,8 +105,8 @@ class ParseDMARCRecordTests(SynchronousTestCase):
 
     def test_defaults(self) -> None:
         """
-        What is broken or unknown behind the version is what it is by default
-        (RFC 9989 4.7, 4.8).
+        Invalid or unknown tags after the version take their defaults (RFC 9989 4.7,
+        4.8).
         """
         for rest in [
             "adkim=x; aspf=strict; psd=yes; t=yes; pct=101; ri=-1; fo=2",
@@ -187,7 +187,8 @@ class ParseDMARCRecordTests(SynchronousTestCase):
 
     def test_problems(self) -> None:
         """
-        What is wrong is kept for its owner (RFC 9990 3.1.5), and not without end.
+        Problems of the record are kept for reports to its owner (RFC 9990 3.1.5), in
+        limited number.
         """
         rua = "rua=mailto:a@b.example"
         self.assertEqual(usable(f"v=DMARC1; p=none; {rua}").problems, ())
@@ -258,7 +259,7 @@ class ParseURIsTests(SynchronousTestCase):
 
     def test_ignored(self) -> None:
         """
-        What is no URI, or has no proper size, is passed over.
+        Invalid URIs, and those with an invalid size, are skipped.
         """
         wrong = "a@b.example,a:b!,a:b!5x,a:b!1!2,a:%zz,a:b\u202ec,:x,,a:b c,mailto:x@y"
         self.assertEqual(parseURIs(wrong), (ReportURI("mailto:x@y"),))
@@ -277,8 +278,8 @@ class RecordNameTests(SynchronousTestCase):
 
     def test_long(self) -> None:
         """
-        Of a very long record the beginning counts, and no part of a tag: half an
-        address is somebody else's.
+        A very long record is truncated at a tag, never within one: half an address is
+        another address.
         """
         rua = "rua=" + ",".join(["mailto:x@a.example"] * 900)
         record = usable(f"v=DMARC1; p=reject; {rua}; sp=none")
@@ -341,7 +342,7 @@ class CorpusTests(SynchronousTestCase):
 
     def test_validity(self) -> None:
         """
-        What is a record, and what isn't.
+        Valid and invalid records.
         """
         names = ("checkdmarc", "internetnl", "opendmarc", "mox", "trailofbits")
         for case in [case for name in names for case in self.cases(name)]:

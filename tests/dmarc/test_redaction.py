@@ -23,7 +23,7 @@ JOHN = REDACTION.token("john.doe")
 
 def shown(*lines: str) -> dict[str, list[str]]:
     """
-    What is shown of a header, by name.
+    The redacted fields of a header, by name.
     """
     found: dict[str, list[str]] = {}
     for name, words in redactedFields("\r\n".join([*lines, ""]).encode(), REDACTION):
@@ -38,8 +38,8 @@ class RedactionTests(SynchronousTestCase):
 
     def test_same(self) -> None:
         """
-        The same local part gives the same token, another one or another key
-        another; and nothing of it is in the token.
+        Equal local parts give equal tokens, other ones or other keys different ones;
+        a token contains nothing of the local part.
         """
         self.assertEqual(REDACTION.token("John.Doe"), JOHN)
         self.assertNotEqual(REDACTION.token("john.do"), JOHN)
@@ -84,8 +84,7 @@ class RedactedFieldsTests(SynchronousTestCase):
 
     def test_list(self) -> None:
         """
-        What isn't on the list isn't shown: who it was for, what it was about,
-        how it came.
+        Fields that aren't listed are left out: recipients, subject, and path.
         """
         found = shown(
             "Received: from x by y for <anna@our.example>; Tue, 19 Jul 2022 07:57:35",
@@ -110,8 +109,7 @@ class RedactedFieldsTests(SynchronousTestCase):
 
     def test_people(self) -> None:
         """
-        Of people, there is the domain; the same one is seen to be the same in
-        each of the fields.
+        Addresses keep their domain; an address has the same token in all fields.
         """
         found = shown(
             'From: "Doe, John" <John.Doe@A.example>,\r\n  Ann <ann@b.example> (home)',
@@ -172,7 +170,7 @@ class RedactedFieldsTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """
-        Of much there is a part only: signatures, addresses, and header.
+        Signatures, addresses and the header are limited.
         """
         many = ", ".join(f"a{n}@a.example" for n in range(100))
         lines = [f"DKIM-Signature: v={n}" for n in range(100)]
@@ -204,8 +202,8 @@ class RedactedFieldsTests(SynchronousTestCase):
     )
     def test_strangers(self, fields: list[tuple[str, str]]) -> None:
         """
-        Whatever a stranger writes, it comes out as ASCII in whole lines that
-        are fields of ours or go on with one.
+        With any input, the output is ASCII in whole lines, each a listed field or its
+        continuation.
         """
         header = "\r\n".join(f"{name}: {value}" for name, value in fields)
         raw = header.encode("utf-8", "surrogatepass")

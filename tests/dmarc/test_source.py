@@ -151,7 +151,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def errors(self) -> str:
         """
-        What a report says is wrong.
+        The errors in a report.
         """
         return "".join(texts(parsed(self.draft().document), "report_metadata/error"))
 
@@ -167,8 +167,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_settling(self) -> None:
         """
-        What is in an hour is owed once the hour is over, and some minutes
-        more.
+        An hour's evaluations are due some minutes after the hour.
         """
         self.world.record(evaluation(hours=1), hour=0)
         source = self.world.source()
@@ -196,7 +195,8 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_optionalOnly(self) -> None:
         """
-        What is optional causes no report, and is in one that there is anyway.
+        Optional evaluations cause no report, and are included in one with another
+        cause.
         """
         self.world.record(evaluation(optional=True), times=2)
         (period,) = self.periods()
@@ -219,7 +219,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_history(self) -> None:
         """
-        Whom nobody has heard from for more than a year is a stranger again.
+        History older than a year is ignored.
         """
         history = self.world.ledger.history
         source = self.world.source()
@@ -256,7 +256,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_merged(self) -> None:
         """
-        What is equal in all that a record says is one record, over all hours.
+        Equal rows of several hours are merged into one record.
         """
         other = replace(ROW, sourceIP="192.0.2.2")
         self.world.record(evaluation(), hour=-24, times=2)
@@ -267,8 +267,8 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_published(self) -> None:
         """
-        What it says was published is what was applied, not what is published
-        now; each policy has a report of its own (RFC 9990 3.3).
+        The published policy in a report is the applied one, not the present one; each
+        policy has a report of its own (RFC 9990 3.3).
         """
         for p in (DMARCPolicy.NONE, DMARCPolicy.QUARANTINE):
             published = PublishedPolicy(A, p)
@@ -319,7 +319,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_justLargeEnough(self) -> None:
         """
-        One that reaches its limit with its last record is complete.
+        A report that reaches the size limit with its last record is complete.
         """
         for row in rowsFrom(PAGE):
             self.world.record(evaluation(row=row))
@@ -340,7 +340,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_flat(self) -> None:
         """
-        Of very many rows, only some are in memory at a time.
+        Rows are read in pages of limited size.
         """
         store = Rows(20_000)
         found = self.successResultOf(self.world.source(store).draft(SUBJECT))
@@ -353,7 +353,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_afresh(self) -> None:
         """
-        Where it goes is what is published now.
+        Destinations are those of the present record.
         """
         self.world.record()
         self.world.asks(A, "mailto:new@a.example")
@@ -415,7 +415,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_problems(self) -> None:
         """
-        What is wrong with the record its owner is told (RFC 9990 3.1.5).
+        Problems of the record are reported to its owner (RFC 9990 3.1.5).
         """
         self.world.record()
         for record, said in (
@@ -494,7 +494,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_externalNeverAnswers(self) -> None:
         """
-        But after another interval, those get it of whom it is known.
+        After another interval, the report goes to the confirmed destinations.
         """
         self.failingExternally(OTHER, "mailto:d@a.example")
         self.world.record(hour=-25)
@@ -608,7 +608,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_settle(self) -> None:
         """
-        What was reported is gone; what came in later stays.
+        Reported evaluations are removed; later ones stay.
         """
         self.world.record(evaluation(hours=1), hour=-1)
         self.world.record(evaluation(hours=1), hour=0)

@@ -62,7 +62,7 @@ class EvaluateTestCase(SynchronousTestCase):
         self, verdict: Verdict, disposition: DMARCPolicy, *reasons: OverrideKind
     ) -> None:
         """
-        What is done, and why that isn't what was asked for.
+        The verdict has this disposition and these override reasons.
         """
         self.assertEqual(verdict.disposition, disposition)
         self.assertEqual(tuple(each.kind for each in verdict.reasons), reasons)
@@ -152,8 +152,8 @@ class StatusTests(EvaluateTestCase):
 
     def test_failedLookups(self) -> None:
         """
-        Nor is a policy applied that may not be the one that applies; but the
-        author's own domain passes under each.
+        A policy that may not be the applicable one isn't applied; but the author's
+        own domain passes under any.
         """
         record, child = "v=DMARC1; p=reject", Domain("a.example.com")
         failing = ("_dmarc.a.example.com",)
@@ -172,8 +172,8 @@ class StatusTests(EvaluateTestCase):
 
     def test_authors(self) -> None:
         """
-        The same domain twice is one author; none is no matter of DMARC
-        (RFC 9989 5.3.1).
+        A repeated domain is one author; DMARC doesn't apply without authors (RFC 9989
+        5.3.1).
         """
         twice = evaluate([AUTHOR, AUTHOR], None, None, FORGED, ORDINARY, PLAIN)
         self.assertEqual((twice.status, twice.author), (AuthResult.NONE, AUTHOR))
@@ -398,7 +398,7 @@ class OverrideTests(EvaluateTestCase):
 
 class HostileTests(SynchronousTestCase):
     """
-    Whatever comes together.
+    Any combination of inputs.
     """
 
     @settings(max_examples=80, deadline=None)

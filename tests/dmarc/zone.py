@@ -43,7 +43,7 @@ class Zone:
 
     def answer(self, question: LookupQuestion) -> Answer:
         """
-        What a resolver would say.
+        A resolver's answer.
         """
         name, kind = question.name, question.kind
         assert len(name) <= 253, name
@@ -63,7 +63,7 @@ class Zone:
 
     def find(self, lookups: LookupGenerator[T]) -> T:
         """
-        What C{lookups} comes to.
+        The result of C{lookups}.
         """
 
         def counting() -> LookupGenerator[T]:
@@ -88,7 +88,7 @@ def signature(
     domain: str, status: AuthResult = PASS, selector: str = "s"
 ) -> DKIMResult:
     """
-    What a DKIM signature came to.
+    The result of a DKIM signature.
     """
     return DKIMResult(Domain(domain), selector, status)
 

@@ -35,9 +35,8 @@ SOA = "ns.example. hostmaster.example. 1 3600 600 86400 60"
 
 class Trick(Enum):
     """
-    What is done with the next datagram, in place of answering it.
-
-    Those that forge an answer answer truthfully as well, but later.
+    A deviation in the response to the next datagram. Forged responses are followed by
+    the true one.
     """
 
     TRUNCATE = "TC is set, the answer is left out"
@@ -52,12 +51,12 @@ class Trick(Enum):
 
 class Zone:
     """
-    What a server says.
+    The records and behaviour of a server.
 
     @ivar asked: Each query: transport, name, kind.
-    @ivar ports: Where each query over UDP came from.
-    @ivar tricks: For the datagrams to come.
-    @ivar streamTricks: For the queries over TCP to come: C{DROP}, C{HANG_UP}.
+    @ivar ports: The source ports of queries over UDP.
+    @ivar tricks: Deviations for the next datagrams.
+    @ivar streamTricks: Deviations for the next queries over TCP: C{DROP}, C{HANG_UP}.
     """
 
     def __init__(self) -> None:

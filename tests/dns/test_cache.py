@@ -73,8 +73,7 @@ class CacheTests(SynchronousTestCase):
 
     def test_replaced(self) -> None:
         """
-        What was known before is forgotten, also if the new answer can't be
-        remembered.
+        A new answer replaces the old one, even if it can't be cached itself.
         """
         cache = Cache()
         cache.put(ASKED, ANSWER, NOW)
@@ -91,7 +90,7 @@ class CacheTests(SynchronousTestCase):
 
     def test_entries(self) -> None:
         """
-        What wasn't asked for longest has to go first.
+        The least recently used entry is dropped first.
         """
         cache = Cache(maxEntries=2)
         first, second, third = (Question(name, RRType.A) for name in "abc")
@@ -114,8 +113,8 @@ class CacheTests(SynchronousTestCase):
 
     def test_octets(self) -> None:
         """
-        Nor are so many large ones that all together would; what is replaced or
-        over doesn't count any more.
+        The total size of answers is limited; replaced and expired answers don't
+        count.
         """
         cache = Cache()
         text = TXT(b"x" * (MAX_SIZE - 1000))

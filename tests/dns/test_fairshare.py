@@ -45,7 +45,7 @@ class FairResolverTests(SynchronousTestCase):
 
     def test_each(self) -> None:
         """
-        Who has as many look-ups as he may waits, and nobody else does.
+        A client at its limit waits, and no other client does.
         """
         answers = self.slow("x", "a.example", "b.example", "c.example")
         self.slow("y", "d.example")
@@ -57,8 +57,8 @@ class FairResolverTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         """
-        Where all together have as many as there may be, they take turns, however
-        many one of them asks for.
+        At the limit for all clients, they take turns, however many lookups one of
+        them has waiting.
         """
         self.slow("x", "1.x", "2.x", "3.x", "4.x")
         self.slow("y", "1.y", "2.y", "3.y")
@@ -71,7 +71,7 @@ class FairResolverTests(SynchronousTestCase):
 
     def test_remembered(self) -> None:
         """
-        What is there at once takes nobody's place, and what failed gives it back.
+        A cached answer takes no slot, and a failed lookup frees its own.
         """
         resolver = self.resolver.forClient("x")
         for _ in range(9):
@@ -84,7 +84,7 @@ class FairResolverTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """
-        Who gives up waiting isn't asked for, and nothing is kept of him.
+        A waiting lookup that is cancelled is never made, and leaves no state.
         """
         answers = self.slow("x", "a.example", "b.example", "c.example", "d.example")
         for each in reversed(answers):

@@ -132,8 +132,8 @@ class MemoryResolverTests(SynchronousTestCase):
 
     def test_longestZoneDecides(self) -> None:
         """
-        What is authentic is decided by the closest name above; absence is
-        authentic as well.
+        The closest zone above a name decides its authenticity; absence is authentic
+        as well.
         """
         resolver = MemoryResolver(authentic={"."}, inauthentic={"plain.example"})
         resolver.trust("signed.plain.example")

@@ -45,7 +45,7 @@ class ParallelTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        Of none, there is nothing to ask.
+        No generators make no queries.
         """
         nothing: list[LookupGenerator[str]] = []
         self.assertEqual(runWithAnswers(parallel(nothing), self.answer), ())

@@ -58,7 +58,7 @@ class SystemNameServersTests(SynchronousTestCase):
 
     def test_passedOver(self) -> None:
         """
-        What is wrong, twice there, or depends on an interface is passed over.
+        Invalid and repeated addresses, and those with an interface, are skipped.
         """
         text = (
             "nameserver fe80::1%eth0\nnameserver 192.0.2.300\nNAMESERVER 192.0.2.9\n"
@@ -68,7 +68,7 @@ class SystemNameServersTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        As many are used as by everybody else.
+        At most three servers are used, as in the C library.
         """
         text = "".join(f"nameserver 192.0.2.{n}\n" for n in range(1, 9))
         self.assertEqual(len(systemNameServers(text)), MAX_SERVERS)
@@ -79,7 +79,7 @@ class SystemNameServersTests(SynchronousTestCase):
     )
     def test_any(self, text: str) -> None:
         """
-        Whatever the text, there is a server to be asked.
+        Any text yields at least one server.
         """
         self.assertGreaterEqual(len(systemNameServers(text)), 1)
 

@@ -127,7 +127,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_remembered(self) -> None:
         """
-        The same question is asked again only when the answer's time is over.
+        A question is repeated only after the answer's TTL.
         """
         resolver = self.resolver(LOCAL)
         self.assertEqual(self.lookup(resolver).addresses, ("192.0.2.1",))
@@ -168,8 +168,8 @@ class ResolverTests(SynchronousTestCase):
 
     def test_nextServer(self) -> None:
         """
-        Where one server can't say, the next one is asked; who answered last
-        is asked first.
+        If a server fails, the next one is queried; the server that answered last is
+        queried first.
         """
         self.network.replies[OTHER] = failedAnswer(SOUGHT, "REFUSED")
         resolver = self.resolver(OTHER, THIRD)
@@ -234,7 +234,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_joined(self) -> None:
         """
-        Whoever asks what is being asked already gets the same answer.
+        Concurrent lookups of the same question share one query.
         """
         self.network.replies[LOCAL] = None
         resolver = self.resolver(LOCAL)
@@ -246,8 +246,8 @@ class ResolverTests(SynchronousTestCase):
 
     def test_cancelOne(self) -> None:
         """
-        One who gives up doesn't disturb the others; the last one to give up
-        ends the query, and a later one begins anew.
+        Cancelling one lookup doesn't affect the others; the last cancellation ends
+        the query, and a later lookup starts a new one.
         """
         self.network.replies[LOCAL] = None
         resolver = self.resolver(LOCAL)
@@ -265,7 +265,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_cancelInCallback(self) -> None:
         """
-        Who is told first may make the others give up.
+        The callback of one lookup may cancel the others.
         """
         self.network.replies[LOCAL] = None
         resolver = self.resolver(LOCAL)
@@ -550,7 +550,7 @@ class ProbedResolverTests(SynchronousTestCase):
 
     def diagnoses(self) -> list[tuple[LogLevel, str]]:
         """
-        What was said aloud.
+        The logged diagnoses.
         """
         return [
             (each["log_level"], str(each["diagnosis"]))
@@ -566,8 +566,8 @@ class ProbedResolverTests(SynchronousTestCase):
 
     def test_waits(self) -> None:
         """
-        What is asked first waits until it is known whether to believe the
-        answer, so that no message goes without DANE because it was early.
+        The first lookups wait for the probe of validation, so that early messages
+        aren't sent without DANE.
         """
         early = self.resolver.lookup("example.com", RRType.MX)
         self.assertEqual(self.asked, [])
@@ -580,7 +580,7 @@ class ProbedResolverTests(SynchronousTestCase):
 
     def test_giveUpWaiting(self) -> None:
         """
-        Who waits for the probe can give up.
+        A lookup that waits for the probe can be cancelled.
         """
         early = self.resolver.lookup("example.com", RRType.MX)
         early.cancel()

@@ -125,14 +125,14 @@ class DNSTransportTests(TestCase):
 
     async def test_nobodyThere(self) -> None:
         """
-        Where nobody listens, this is known at once.
+        An unreachable port is detected at once.
         """
         reply = await self.exchange.ask(NameServer(self.host, unusedPort()), ASKED)
         self.assertIsInstance(reply, NoReply)
 
     async def test_noNetwork(self) -> None:
         """
-        What the operating system refuses to do is a value, not an exception.
+        An error of the operating system is a value, not an exception.
         """
         reply = await self.exchange.ask(NameServer("255.255.255.255"), ASKED)
         assert isinstance(reply, NoReply)

@@ -125,7 +125,7 @@ class DiagnosisTests(SynchronousTestCase):
 
     def test_fine(self) -> None:
         """
-        One that validates is enough.
+        One validating server is enough.
         """
         text = self.describe(ServerStatus.NOT_ANSWERING, ServerStatus.VALIDATING)
         self.assertNotIn("DANE", text)

@@ -55,7 +55,7 @@ def response(
     errors: tuple[tuple[int, str | None], ...] = (),
 ) -> dns.message.Message:
     """
-    What a server answers.
+    A server's response.
 
     @param answer: Records as in a zone file, with TTL and class.
     """
@@ -113,8 +113,8 @@ class NameTests(SynchronousTestCase):
 
     def test_impossible(self) -> None:
         """
-        What can't be in the DNS (RFC 1035 2.3.4) is never asked for; U-labels
-        can't.
+        Names that can't be in the DNS (RFC 1035 2.3.4) are never queried, nor are
+        U-labels.
         """
         for text in (
             "a..example",
@@ -396,7 +396,7 @@ class ParseResponseTests(SynchronousTestCase):
 
     def test_errorsAreBounded(self) -> None:
         """
-        Of a stranger's words, only so many are kept.
+        The number and length of extended errors are limited.
         """
         answer = parsed(response(ASKED, errors=((0, "x" * 1000),) * 50))
         self.assertLess(sum(len(each.text) for each in answer.errors), 2000)
@@ -452,7 +452,7 @@ class ParseResponseTests(SynchronousTestCase):
 
     def test_foreign(self) -> None:
         """
-        What doesn't match the query is not an answer to it (RFC 5452 9.1).
+        A message that doesn't match the query is not its response (RFC 5452 9.1).
         """
         good = response(ASKED, "example.com. 60 IN MX 1 mx.example.com.")
         query = encodeQuery(ASKED, ID)
@@ -475,7 +475,7 @@ class ParseResponseTests(SynchronousTestCase):
 
     def test_truncated(self) -> None:
         """
-        What is in a truncated answer isn't looked at (RFC 2181 9).
+        Records in a truncated response are ignored (RFC 2181 9).
         """
         message = response(ASKED, "example.com. 60 IN MX 1 mx.example.com.")
         message.flags |= dns.flags.TC
@@ -513,7 +513,7 @@ GOOD = wire(
 
 class AnyOctetsTests(SynchronousTestCase):
     """
-    Whatever the octets, L{parseResponse} returns a value.
+    L{parseResponse} returns a value for any octets.
     """
 
     def check(self, octets: bytes) -> None:

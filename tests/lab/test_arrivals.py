@@ -186,7 +186,8 @@ class AggregateDifferencesTests(SynchronousTestCase):
 
     def test_message(self) -> None:
         """
-        So does the message it comes with (RFC 9990 3.5.2), which is signed.
+        The message with a report has the required fields (RFC 9990 3.5.2), and is
+        signed.
         """
         self.assertEqual(
             ["deep.test: aggregate report: no valid DKIM signature by lab"],

@@ -22,9 +22,9 @@ HOST = "mx.good.test"
 
 def verify(identity: Identity, ca: LabCA) -> None:
     """
-    As the Web PKI would.
+    Verify a chain as the Web PKI does.
 
-    @raise VerificationError: It isn't content.
+    @raise VerificationError: The chain is invalid.
     """
     builder = PolicyBuilder().store(Store([ca.certificate]))
     verifier = builder.time(datetime.fromtimestamp(NOON, UTC).replace(tzinfo=None))

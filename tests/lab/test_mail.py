@@ -278,7 +278,7 @@ class SendTests(LabTestCase):
 
     async def test_recipient(self) -> None:
         """
-        So is that of somebody who isn't there.
+        The refusal of an unknown recipient is an answer too.
         """
         self.listening.recipient = Reply(550, "5.1.1", "Nobody")
         self.listen()
@@ -293,7 +293,7 @@ class SendTests(LabTestCase):
 
 def outcome(labMessage: LabMessage) -> ReceptionOutcome:
     """
-    As it should be.
+    The expected outcome of a message.
     """
     expected = labMessage.expected
     seen = FoundMessage(

@@ -136,7 +136,7 @@ class WrittenMessageTests(SynchronousTestCase):
 
     def test_token(self) -> None:
         """
-        One that is sent again can be told from the first.
+        Repeated messages have different tokens.
         """
         one = labMessage("aligned-1")
         self.assertNotEqual(messageID(one, "1"), messageID(one, "2"))

@@ -97,7 +97,8 @@ class RunTests(TestCase):
 
     async def test_unexpectedMessage(self) -> None:
         """
-        So it is with what comes in, and with the reports that it is owed.
+        Unexpected results of incoming mail, and unexpected reports, show in the exit
+        status too.
         """
         (right,) = (each for each in MESSAGES if each.name == "monitor-direct")
         wrong = replace(right.expected, mailbox="Junk", reported="pass")

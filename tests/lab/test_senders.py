@@ -99,8 +99,8 @@ class SenderPlansTests(SynchronousTestCase):
 
     def test_confirmed(self) -> None:
         """
-        Of two senders with external destinations, one is confirmed there (RFC 9990
-        4).
+        One of two senders with external destinations has a confirmation there (RFC
+        9990 4).
         """
         host = Domain(COLLECTOR)
         for name, found in (("outsourced", ['"v=DMARC1"']), ("unasked", [])):

@@ -258,8 +258,8 @@ class OutcomeContract(Contract):
 
     def test_closedHost(self) -> None:
         """
-        Where the period of a host is closed, its results are told to the
-        recipient domains all the same.
+        Results of a host whose period is closed are still reported to recipient
+        domains.
         """
         self.record(bad(), bad(NET))
         self.assertEqual(self.got(self.ledger.outcomes.close(MX, MIDNIGHT + 1)), 2)

@@ -1,6 +1,6 @@
 """
-What every implementation of the stores of incoming mail does, as mixins like
-those of L{tests.ledger.contracts}.
+Contracts of the stores for incoming mail, as mixins like those of
+L{tests.ledger.contracts}.
 """
 
 from __future__ import annotations
@@ -551,7 +551,7 @@ class EvaluationContract(Contract):
 
     def test_onlyOmitted(self) -> None:
         """
-        Where there was room for nothing, there is nothing to send.
+        If no row was recorded for lack of room, no report is due.
         """
         self.patch(bounds, "MAX_ROWS", 1)
         self.record(evaluation(), evaluation(hours=12))

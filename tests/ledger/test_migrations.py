@@ -303,7 +303,7 @@ class PostgresPlanTests(Plans, SynchronousTestCase):
 
     def test_ranges(self) -> None:
         """
-        The same can be had from its indexes.
+        Queries over ranges use the indexes too.
         """
         url = emptyDatabase()
         period = self.fill(url)

@@ -109,8 +109,8 @@ class MailStoreTests(StoreCase):
 
     async def test_quota(self) -> None:
         """
-        Of many at a time, as many are stored as there is room for, and the
-        others fail for good; what is used is kept for other programs.
+        Of concurrent messages, those that fit the quota are stored, and the others
+        fail permanently; the usage is written for other programs.
         """
         store = self.makeStore(threaded=True)
         bob = store.mailboxOf("bob")
@@ -134,8 +134,8 @@ class MailStoreTests(StoreCase):
 
     async def test_removeStaleTemp(self) -> None:
         """
-        What died long ago is gone after a start, and a folder that can't be
-        read is only logged.
+        Stale temporary files are removed after a start, and an unreadable folder is
+        logged.
         """
         store = self.makeStore(threaded=True)
         old = self.root / "accounts/anna/tmp/old"
@@ -231,8 +231,8 @@ class ThreadWriterTests(StoreCase):
 
     async def test_mistake(self) -> None:
         """
-        Whatever goes wrong with messages, their senders hear of it, and the next
-        ones are stored.
+        After any internal error the affected messages fail, and the next ones are
+        stored.
         """
         wrong = patch.object(executor, "writeBatch", side_effect=ZeroDivisionError)
         with wrong, self.assertRaises(ZeroDivisionError):
@@ -327,8 +327,8 @@ class MaildirTests(mailboxes.MailboxMixin):
 
     def test_virtualSize(self) -> None:
         """
-        What IMAP counts is in the name too, wherever chunks end (RFC 9051
-        2.3.4): bare line feeds count twice.
+        The name has the size as IMAP counts it, wherever chunks end (RFC 9051 2.3.4):
+        bare line feeds count twice.
         """
         for chunks, said in [
             ((b"a\r", b"\nb\r\n"), "S=6,W=6"),
@@ -401,8 +401,8 @@ class MaildirTests(mailboxes.MailboxMixin):
 
     def test_unsynced(self) -> None:
         """
-        What the disk doesn't take isn't there; where it doesn't take the
-        folder, nothing is acknowledged.
+        A message that can't be synced isn't there; if the folder can't be synced, no
+        message is acknowledged.
         """
         for name, left in (("_sync", []), ("syncFolder", ["new/b,S=1,W=1"])):
             self.successResultOf(self.mailbox.deliver("x", (b"made",)))
@@ -423,8 +423,8 @@ class CountTests(SynchronousTestCase):
 
     def test_uncounted(self) -> None:
         """
-        Where a message can't be counted, it isn't stored and leaves nothing
-        behind; those to others are.
+        If usage can't be recorded, the message isn't stored and leaves no file;
+        messages to other accounts are stored.
         """
         root = quickDirectory(self)
         full, other = root / "full", root / "other"
@@ -486,8 +486,8 @@ class RemoveStaleTempTests(SynchronousTestCase):
 
     def test_old(self) -> None:
         """
-        As the Maildir format has it, what lay in C{tmp} for 36 hours goes, and
-        nothing else.
+        Files in C{tmp} older than 36 hours are removed, as the Maildir format has it,
+        and no others.
         """
         root = quickDirectory(self)
         now = 1_800_000_000.0

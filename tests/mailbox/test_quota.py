@@ -94,7 +94,7 @@ class QuotaUsageTests(SynchronousTestCase):
 
     def message(self, path: str, size: int = 0) -> Path:
         """
-        One that is there already.
+        A stored message.
         """
         whole = self.root / path
         whole.parent.mkdir(parents=True, exist_ok=True)

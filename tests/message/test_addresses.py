@@ -279,7 +279,7 @@ class EmailTests(SynchronousTestCase):
     @settings(max_examples=500, deadline=None)
     def test_text(self, text: str) -> None:
         """
-        Nor around an address and whatever characters.
+        The same with an address and any characters around it.
         """
         for field in (
             f"y@b.example{text}<x@a.example>",

@@ -35,7 +35,7 @@ class ReceivedHeaderTests(SynchronousTestCase):
 
     def test_submitted(self) -> None:
         """
-        Who, by whom, how, for whom, when (RFC 5321 4.4, RFC 3848).
+        The clauses of Received for a submission (RFC 5321 4.4, RFC 3848).
         """
         client = ClientInfo("192.0.2.1", "client.example", True, "user", TLS)
         self.assertEqual(

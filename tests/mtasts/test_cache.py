@@ -82,7 +82,7 @@ class CacheTests(SynchronousTestCase):
 
     def get(self) -> STSLookup:
         """
-        What applies now.
+        The policy that applies now.
         """
         return self.successResultOf(self.cache.get(DOMAIN))
 
@@ -97,7 +97,7 @@ class CacheTests(SynchronousTestCase):
 
     def kept(self) -> CachedPolicy | None:
         """
-        What is remembered.
+        The cached policy.
         """
         return self.successResultOf(self.store.load(DOMAIN))
 
@@ -339,7 +339,7 @@ class ConcurrentLookupTests(SynchronousTestCase):
 
     def test_oneCancelled(self) -> None:
         """
-        Who gives up doesn't take the answer from the others.
+        A cancelled lookup doesn't affect others for the same domain.
         """
         leaving, staying = self.cache.get(DOMAIN), self.cache.get(DOMAIN)
         leaving.cancel()

@@ -46,7 +46,7 @@ class FetcherTests(SynchronousTestCase):
         self, answer: Response | HTTPSFailure, domain: str = "d.example"
     ) -> STSPolicy | FailureDetail:
         """
-        What is made of an answer.
+        The result of fetching this response.
         """
         self.client = FakeClient(answer)
         fetcher = PolicyFetcher(self.client, certificateFailure)

@@ -180,7 +180,7 @@ class PolicyTests(SynchronousTestCase):
 
     def error(self, body: bytes) -> str:
         """
-        What is wrong with a policy.
+        The fault of a policy.
         """
         found = parsePolicy(body)
         assert isinstance(found, STSPolicyError), body
@@ -217,7 +217,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_onlyBlankLines(self) -> None:
         """
-        As many of them as a policy host may send take no time to speak of.
+        A policy of nothing but blank lines is parsed in linear time.
         """
         begin = process_time()
         self.assertIsInstance(

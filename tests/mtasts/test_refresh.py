@@ -44,7 +44,7 @@ class FlakyStore(PolicyStore):
 
 class RefresherTestCase(SynchronousTestCase):
     """
-    What tests for L{PolicyRefresher} have in common.
+    Support for tests of L{PolicyRefresher}.
     """
 
     def setUp(self) -> None:
@@ -75,7 +75,7 @@ class RefresherTestCase(SynchronousTestCase):
 
     def kept(self, domain: Domain = DOMAIN) -> CachedPolicy | None:
         """
-        What is remembered.
+        The cached policy.
         """
         return self.successResultOf(self.store.load(domain))
 
@@ -87,7 +87,7 @@ class RefreshTests(RefresherTestCase):
 
     def refresh(self) -> Refresh:
         """
-        What comes of refreshing.
+        The result of refreshing a policy.
         """
         return self.successResultOf(self.refresher.refresh(DOMAIN))
 
@@ -189,8 +189,8 @@ class RefreshTests(RefresherTestCase):
 
     def test_meanwhile(self) -> None:
         """
-        What was used while it was refreshed has been; what was dropped stays
-        so.
+        A policy used during its refresh keeps that time of use; a policy dropped
+        meanwhile stays dropped.
         """
         self.remember(policy(), unused=9)
         running = self.refresher.refresh(DOMAIN)
@@ -260,8 +260,8 @@ class RefreshServiceTests(RefresherTestCase):
 
     def test_freshAndUnused(self) -> None:
         """
-        What was fetched today is left alone; what was not used for half a
-        year is forgotten.
+        Policies fetched today aren't refreshed; those unused for half a year are
+        removed.
         """
         fresh, unused = Domain("fresh.example"), Domain("unused.example")
         self.remember(policy(), age=0.25, domain=fresh)
@@ -275,7 +275,7 @@ class RefreshServiceTests(RefresherTestCase):
 
     def test_otherNode(self) -> None:
         """
-        What another node has refreshed meanwhile is left alone.
+        Policies refreshed by another node meanwhile aren't refreshed.
         """
         domains = self.rememberMany(2)
         self.refresher.startService()

@@ -63,10 +63,10 @@ JunkMailbox = "Spam"
 @implementer(IMailbox)
 class PickyMailbox(MemoryMailbox):
     """
-    One that may refuse.
+    A mailbox that can fail.
 
-    @ivar error: What it fails with.
-    @ivar room: For how many octets there is room.
+    @ivar error: The exception it fails with.
+    @ivar room: Free octets.
     """
 
     def __init__(self) -> None:

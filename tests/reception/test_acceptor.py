@@ -411,9 +411,8 @@ class ObserverTests(ReceptionCase):
 
     def test_answersWithoutAWord(self) -> None:
         """
-        What answers a report of ours is never the reason for a report, also if a
-        program that knows nothing of RFC 3834 wrote it: for as long as it answers
-        each report, there would be another one.
+        Answers to a report never cause a report, even without the fields of RFC 3834:
+        otherwise a program that answers each report would get another one.
         """
         text = message("x@a.example", "a.example")
         postmaster = f"postmaster@{HOSTNAME}"

@@ -29,7 +29,7 @@ MESSAGE = StoredMessage(
 
 class SlowMailbox(MemoryMailbox):
     """
-    One that takes as long as it is let.
+    A mailbox that stores when the test lets it.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,5 @@
 """
-What tests of reports have in common.
+Support for tests of reports.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class World:
         reactor: IReactorTime | None = None,
     ) -> ReportService:
         """
-        One that isn't started; without spread unless time is made to pass.
+        A service that isn't started, without spread by default.
         """
         ledger = ledger or self.ledger
         writer = ReportComposer(

@@ -147,7 +147,7 @@ class ReportComposerTests(SynchronousTestCase):
 
 class DMARCReportTests(SynchronousTestCase):
     """
-    What L{ReportComposer} does with what only DMARC reports have.
+    L{ReportComposer} with the features that only DMARC reports use.
     """
 
     def setUp(self) -> None:
@@ -200,8 +200,8 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """
-        Who takes less than the whole message has gets nothing, and isn't
-        named to the others; there is no word about it, as others get it.
+        A destination whose size limit is exceeded gets nothing, and isn't named to
+        the others; there is no error report, as others get the report.
         """
         self.write(self.draft(0))
         size = len(self.reports[0].message)
@@ -228,8 +228,8 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_tooLargeForAll(self) -> None:
         """
-        Where nobody takes it, all get word of it (RFC 7489 7.2.2), signed the
-        same way.
+        A report too large for all destinations is replaced by an error report to each
+        (RFC 7489 7.2.2), signed the same way.
         """
         found = self.write(self.draft(1, 2000))
         for state, message in found.values():
@@ -246,7 +246,7 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_suppressed(self) -> None:
         """
-        Word of it doesn't go to who is left alone.
+        Suppressed destinations get no error report.
         """
         entry = Suppression("mailto:d0@a.example", ReportKind.DMARC, 100, 0, "why")
         self.successResultOf(self.suppressions.put(entry))
@@ -256,8 +256,7 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_onlySuppressed(self) -> None:
         """
-        Nor is there word of anything where a destination would take it, but
-        is left alone.
+        There is no error report if the report fits a destination that is suppressed.
         """
         entry = Suppression("mailto:d0@a.example", ReportKind.DMARC, 100, 0, "why")
         self.successResultOf(self.suppressions.put(entry))
@@ -267,8 +266,8 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_variants(self) -> None:
         """
-        Who can't read a format gets another, in a message of its own, under
-        the same name.
+        A destination with another format gets that variant, in a message of its own,
+        under the same name.
         """
         uri = "mailto:d1@a.example"
         variants = (DocumentVariant(b"other", frozenset({uri})),)
@@ -288,8 +287,8 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_tooLargeInPart(self) -> None:
         """
-        Where all of one variant are too large but another one is taken, there
-        is no word of it.
+        If all destinations of one variant are too small but one of another isn't,
+        there is no error report.
         """
         variants = (DocumentVariant(bytes(9), frozenset({"mailto:d1@a.example"})),)
         found = self.write(self.draft(2000, 0, variants=variants))

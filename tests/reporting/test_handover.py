@@ -239,7 +239,7 @@ class ReportDeliveryTrackerTests(SynchronousTestCase):
 
     def test_kind(self) -> None:
         """
-        Who files a DSN is told what it is about; it suppresses reports of
+        A DSN yields the kind of the report it is about, and suppresses reports of
         that kind only.
         """
         composed = report(sender="P+d@sender.example")
@@ -343,7 +343,7 @@ class OutboxTests(SynchronousTestCase):
 
     def test_broken(self) -> None:
         """
-        What can't be handed over is, the next time.
+        A report that can't be handed over is handed over the next time.
         """
         self.file("x")
         self.submitter.broken = True
@@ -356,7 +356,7 @@ class OutboxTests(SynchronousTestCase):
 
     def test_taken(self) -> None:
         """
-        What another node has taken is left to it.
+        A report claimed by another node is left to it.
         """
         self.file("x")
         self.successResultOf(self.archive.take(ReportKind.TLS, "other", 1))

@@ -57,8 +57,8 @@ class ParseDestinationTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        What reports can't or mustn't be sent to: other schemes, several
-        addresses in one URI, credentials, and ways into our own network.
+        Refused destinations: other schemes, several addresses in one URI,
+        credentials, and addresses in private networks.
         """
         for text in [
             "tls@example.org",
@@ -131,7 +131,7 @@ class ChooseTests(SynchronousTestCase):
 
     def test_reasonsAreBounded(self) -> None:
         """
-        What is wrong with thousands of URIs doesn't fill the log.
+        Thousands of invalid URIs yield a bounded reason.
         """
         chosen, reasons = chooseDestinations(
             ["ftp://c.example/"] * 5000 + ["mailto:a@b.example"]

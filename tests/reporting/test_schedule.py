@@ -45,7 +45,7 @@ class ScheduleTests(SynchronousTestCase):
 
     def test_stale(self) -> None:
         """
-        And stale after two more days and a half.
+        A day is stale two and a half days after it was due.
         """
         self.assertEqual(staleBefore(MIDNIGHT + 60 * HOUR), date(2026, 11, 25))
         self.assertEqual(staleBefore(MIDNIGHT + 60 * HOUR - 1), date(2026, 11, 24))

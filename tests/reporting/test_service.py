@@ -172,7 +172,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_leftOver(self) -> None:
         """
-        What is left over goes out right at the start.
+        Reports left by the previous process are handed over at the start.
         """
         self.owe(A)
         self.start()
@@ -197,8 +197,8 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_tooLate(self) -> None:
         """
-        What is recorded about a day after its report was made is cleared
-        away, and causes no second one; the log says so.
+        Results recorded about a day after its report was made are removed without a
+        second report, which is logged.
         """
         self.owe(A)
         self.start()
@@ -360,8 +360,8 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_slowOnFastClock(self) -> None:
         """
-        How long name servers take is measured on the reactor's clock: a date that
-        is put forward takes no time from them.
+        Timeouts of lookups use the reactor's clock: setting the date forward doesn't
+        shorten them.
         """
         reactor = Clock()
         self.owe(A)
@@ -605,8 +605,8 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_earlyTemporary(self) -> None:
         """
-        What couldn't be sent early is sent as soon as it can be, apart from
-        what came in later.
+        An early report that failed temporarily is sent as soon as possible,
+        separately from later results.
         """
         self.start()
         self.world.asks(A)
@@ -633,7 +633,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_preview(self) -> None:
         """
-        What would be sent can be looked at, without any effect.
+        Previews of due reports have no effects.
         """
         self.owe(A, B)
         service = self.world.service()
@@ -650,7 +650,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_manySubjects(self) -> None:
         """
-        Whatever the number of domains, few of them are in memory at a time.
+        Periods are read in pages of limited size.
         """
         source = FakeSource(100_000, sendable=False)
         self.start(source=source)
@@ -659,7 +659,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_atOnce(self) -> None:
         """
-        Nor are many reports composed at a time.
+        The number of concurrently composed reports is limited.
         """
         source = FakeSource(1000)
         source.drafting = []
@@ -687,8 +687,8 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_archiveKeptLongEnough(self) -> None:
         """
-        Whatever the operator says, they aren't forgotten while they could be
-        made again, or a DSN could come.
+        Archived reports are kept, whatever the setting, while they could be made
+        again or a DSN could come.
         """
         self.owe(A)
         self.start(kept=0)
@@ -784,8 +784,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_stopAnywhere(self) -> None:
         """
-        Wherever it waits for something that doesn't come, stopping ends it,
-        and the next start sends what wasn't sent, once.
+        Stopping ends any wait, and the next start sends the unsent reports, once.
         """
         ledger, queue = self.world.ledger, self.world.queue
         for place, name in [
@@ -825,7 +824,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_stopNow(self) -> None:
         """
-        Who waits for a request hears that it was broken off.
+        Stopping cancels requests for early reports.
         """
         self.owe(A)
         self.world.resolver.hang("_smtp._tls.a.example", RRType.TXT)

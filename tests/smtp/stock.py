@@ -62,7 +62,7 @@ class Kept:
 @implementer(IVerdictObserver)
 class Curious(Kept):
     """
-    One that wants to know the verdict on itself.
+    A verdict observer that records events, and fails.
     """
 
     def __init__(self) -> None:

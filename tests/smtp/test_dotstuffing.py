@@ -80,9 +80,9 @@ class BodyDecoderTests(SynchronousTestCase):
 
     def test_corpus(self) -> None:
         """
-        As others decode.  Where the table tolerates bare line feeds, they
-        make a message flawed here: RFC 5321 2.3.8 has no place for them, and
-        the next hop may read them otherwise.
+        The results of the published table, except for bare line feeds, which it
+        tolerates: RFC 5321 2.3.8 forbids them, and the next hop may read them
+        otherwise.
         """
         path = corpus("smtp", "mox-smtp-data-read.json")
         for case in json.loads(path.read_text())["cases"]:

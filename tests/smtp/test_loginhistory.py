@@ -29,8 +29,8 @@ class LoginHistoryTests(SynchronousTestCase):
 
     def test_kept(self) -> None:
         """
-        Whatever an account is called, where it was is known after a restart, and
-        guesses from elsewhere don't lock it out there.
+        Login history survives a restart for any account name, so that guesses from
+        elsewhere don't lock the account out of its networks.
         """
         home, users = networkOf("198.51.100.1"), ("anna", "../a b\n", "\u00e9")
         limits = LoginLimits(known=self.history.load(), save=self.history.save)

@@ -89,9 +89,8 @@ class LoginLimitsTests(SynchronousTestCase):
 
     def test_owner(self) -> None:
         """
-        Where an account logged in before, guesses from elsewhere have no influence,
-        nor failures of other clients in the same network or behind the same
-        address.
+        In a network from which an account has logged in, neither guesses from
+        elsewhere count, nor failures of other clients in the same network or address.
         """
         self.succeed("anna", HOME)
         for n in range(99):

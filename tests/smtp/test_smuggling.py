@@ -119,8 +119,7 @@ class SmugglingTests(SynchronousTestCase):
 
     def test_ends(self) -> None:
         """
-        Whatever looks like the end of a message and isn't gets 5xx, and only
-        one reply.
+        Any sequence resembling the end of a message gets 5xx, and only one reply.
         """
         path = corpus("smtp", "mox-smuggling-server.json")
         for case in json.loads(path.read_text())["cases"]:
@@ -199,8 +198,8 @@ class SmugglingTests(SynchronousTestCase):
     @given(BEGUN, WIRE, st.lists(st.integers(1, 9), min_size=1, max_size=4))
     def test_cuts(self, begun: bytes, wire: list[bytes], sizes: list[int]) -> None:
         """
-        Whatever is sent, nothing raises, little is kept, and how it was cut
-        changes neither what is answered nor what the owner hears.
+        With any input, nothing raises and little is buffered, and fragmentation
+        changes neither replies nor accepted messages.
         """
         whole, cut = Owner(SMALL), Owner(SMALL)
         for step in _WAITS.split(begun + b"".join(wire)):

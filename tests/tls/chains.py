@@ -56,7 +56,7 @@ class Made:
 @dataclass(frozen=True)
 class Traits:
     """
-    What a certificate is like, apart from who made it.
+    The properties of a certificate, apart from its issuer.
 
     @ivar days: Begin and end of validity, in days from L{NOW}.
     @ivar ca: C{None} for no basicConstraints at all.
@@ -99,7 +99,7 @@ def make(traits: Traits, issuer: Made | None = None, keyOf: Made | None = None) 
 
 def authority(name: str, issuer: Made | None = None, key: str = "ec") -> Made:
     """
-    One that may sign others.
+    A certificate authority.
     """
     return make(Traits(name, ca=True, key=key), issuer)
 

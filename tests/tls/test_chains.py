@@ -29,7 +29,7 @@ HOST = Domain("mx.example")
 
 def search(*chain: Made, now: float = NOW) -> PathBuilder:
     """
-    What a server at L{HOST} has presented.
+    A path search for the chain that L{HOST} presented.
     """
     return PathBuilder([each.certificate for each in chain], (HOST,), now)
 

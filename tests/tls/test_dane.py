@@ -46,7 +46,7 @@ records = st.builds(
 
 def verdict(*asked: TLSA, chain: tuple[Made, ...] = (LEAF, MIDDLE)) -> DANEVerdict:
     """
-    What records say about a chain of L{HOST}.
+    The result of TLSA records for a chain of L{HOST}.
     """
     certificates = [each.certificate for each in chain]
     return verifyDANE(asked, certificates, (HOST,), NOW)
@@ -271,7 +271,7 @@ class TATests(SynchronousTestCase):
 
     def test_errorsAndMatch(self) -> None:
         """
-        What is wrong under one record doesn't matter if another matches.
+        Faults under one record don't matter if another matches.
         """
         found = verdict(OTHER.record(2, 0, 0), LEAF.record(3, 1, 1))
         self.assertIs(found, DANEVerdict.MATCHED)

@@ -34,7 +34,7 @@ SESSION = SessionRecord("192.0.2.1", "192.0.2.2", "mx.example", "mx.helo.example
 
 def failure(resultType: ResultType, reason: str = "") -> FailureDetail:
     """
-    As all failures of C{SESSION} look.
+    A failure with the addresses and host of C{SESSION}.
     """
     return FailureDetail(
         resultType,
@@ -253,8 +253,7 @@ class CertificateFailureTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        Of several objections one is told: expiry before faults of the chain
-        before the name before the lack of trust.
+        Of several faults one is reported, in this order: expiry, chain, name, trust.
         """
         self.assertEqual(
             self.words(18, 10, nameMatches=False),

@@ -210,14 +210,15 @@ class NamedTests(SynchronousTestCase):
 
     def test_default(self) -> None:
         """
-        Who asks for nothing, or for what is unknown, gets the host's.
+        Without a server name, or with an unknown one, the host's certificate is
+        presented.
         """
         for host in (None, "unknown.example", "wild.example", "a.b.wild.example"):
             self.assertEqual(self.asked(host), "mx.example")
 
     def test_immediate(self) -> None:
         """
-        So it is where TLS comes first (RFC 8314 3.3).
+        The same with implicit TLS (RFC 8314 3.3).
         """
         factory = TLSMemoryBIOFactory(self.context, False, Factory(), clock=Clock())
         protocol = TLSMemoryBIOProtocol(factory, None)
@@ -242,7 +243,7 @@ class NamedTests(SynchronousTestCase):
 
     def test_broken(self) -> None:
         """
-        One that can't be used leaves the one before it, and all others.
+        An unusable new certificate leaves the previous one and all others in use.
         """
         (self.folder / "other.pem").write_bytes(b"no certificate")
         self.assertEqual(self.asked("mx.other.example"), "mx.other.example")

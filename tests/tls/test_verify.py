@@ -70,7 +70,8 @@ class RecordingVerifierTests(SynchronousTestCase):
 
     def test_intermediate(self) -> None:
         """
-        What the server sends along helps, and is in the chain as sent.
+        Intermediate certificates from the server are used, and recorded in the chain
+        as sent.
         """
         middle = root().issue("Intermediate", authority=True)
         leaf = middle.issue("mx.example")

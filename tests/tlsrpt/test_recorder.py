@@ -83,7 +83,8 @@ class OutcomeRecorderTests(SynchronousTestCase):
 
     def test_address(self) -> None:
         """
-        Nor for an IP address: nobody can ask for reports about it.
+        Results of IP addresses aren't recorded: reports about them can't be
+        requested.
         """
         for ip in ("192.0.2.1", "2001:db8::1"):
             self.record(replace(OUTCOME, recipientDomain=Domain(ip)))
@@ -100,7 +101,7 @@ class OutcomeRecorderTests(SynchronousTestCase):
 
     def test_ownHostWithoutPolicy(self) -> None:
         """
-        Nor is it said twice that it has none.
+        The same domain without a policy is recorded as such once.
         """
         self.record(SessionOutcome(DOMAIN, NO_POLICY, (NO_POLICY,)))
         self.assertEqual(self.stored(), [(DAY, DOMAIN, PolicyType.NO_POLICY)])

@@ -306,7 +306,7 @@ class OutcomeTests(CaptureCase):
 
     def test_heloAlone(self) -> None:
         """
-        The same of an application that says HELO of its own accord.
+        The same if the application sends HELO of its own accord.
         """
         sent: Deferred[Any] = Deferred()
         message = BytesIO(b"Subject: hi\n\nhi\n")

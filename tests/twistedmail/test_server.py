@@ -175,7 +175,7 @@ class PassTests(ServerCase):
 
     def test_sameWithout(self) -> None:
         """
-        Whatever a client says, the server answers what it would without us.
+        To any input, the server replies as it would without moxtls.
         """
         words = [
             "NOOP",

@@ -345,7 +345,7 @@ class AnnotatingTests(MessageFilterCase):
 
     def test_noHeader(self) -> None:
         """
-        Whatever comes is passed on, with a header that stays one.
+        Any message is passed on, with an intact header.
         """
         self.assertEqual(self.send(b"no header\r\nat all\r\n"), OK)
         self.assertIn("dmarc=none", self.results())
@@ -383,7 +383,7 @@ class ErrorTests(MessageFilterCase):
 
     def test_observerFails(self) -> None:
         """
-        Nor for one of an observer.
+        Mail isn't lost by an error of an observer either.
         """
         self.listening.answer = execute(self.fail_)
         self.assertEqual(self.send(message("x@a.example")), OK)

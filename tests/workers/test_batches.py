@@ -119,8 +119,8 @@ class BatchesTests(SynchronousTestCase):
 
     def test_told(self) -> None:
         """
-        Whoever waits for that learns of it after all the others: what they do
-        then still finds everything in its place.
+        Waiters for idleness are called after all others, so that they find everything
+        settled.
         """
         order: list[str] = []
         held: Deferred[Results] = Deferred()

@@ -192,8 +192,8 @@ class PipeTests(SynchronousTestCase):
 
     def test_later(self) -> None:
         """
-        What doesn't fit is written later, in its order, and before the pipe is
-        closed.
+        Data beyond the pipe's buffer is written later, in order, and before the pipe
+        is closed.
         """
         self.pipe.write(MUCH)
         self.pipe.write(b"b")
@@ -295,8 +295,7 @@ class WorkerTests(TestCase):
 
     async def test_signals(self) -> None:
         """
-        Who ends all processes of a server at once doesn't keep it from ending
-        in order.
+        Signals sent to all processes of a server don't end a worker out of order.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self.assertEqual(await self.worker.call(told, number), "still here")
@@ -350,7 +349,7 @@ class WorkerTests(TestCase):
 
     async def test_hangs(self) -> None:
         """
-        One that doesn't end by itself is killed.
+        A worker that doesn't end by itself is killed.
         """
         with patch.object(module, "_COMMAND", (sys.executable, "-c", _DEAF)):
             call = self.worker.call(double, 1)
@@ -373,8 +372,8 @@ class WorkerTests(TestCase):
 
     async def test_slow(self) -> None:
         """
-        One that has said nothing for too long is killed; while it works on one
-        thing after the other, it has time for each.
+        A worker that has been silent for too long is killed; each job has its own
+        time limit.
         """
         worker = Worker(reactor, "tests", 3)
         await worker.call(pid, None)
@@ -387,8 +386,8 @@ class WorkerTests(TestCase):
 
     async def test_missing(self) -> None:
         """
-        Where no process comes to be, nothing was done, and that is said; with
-        the next call it is known already.
+        If the process can't be started, calls fail with L{NoWorker}, which is logged;
+        the next call fails at once.
         """
         command = (sys.executable, "-c", "raise SystemExit(3)")
         with capturedLogs() as logs, patch.object(module, "_COMMAND", command):

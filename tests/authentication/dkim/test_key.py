@@ -75,7 +75,8 @@ class ParseKeyRecordTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        What is no key for mail, each for its reason (RFC 6376 3.6.1, 6.1.2).
+        Records that aren't keys for mail are refused, each with its reason (RFC 6376
+        3.6.1, 6.1.2).
         """
         for text, problem in [
             ("", "the key record has no key"),

@@ -114,7 +114,7 @@ class DKIMJobTests(SynchronousTestCase):
 
     def test_alone(self) -> None:
         """
-        One that goes wrong doesn't keep others from it.
+        A job that fails doesn't affect others.
         """
         good = verification(_message())
         bad = replace(good, body=cast(Sequence[bytes], [None]))
@@ -154,7 +154,7 @@ class VerifierTests(TestCase):
 
     async def test_large(self) -> None:
         """
-        What is large, or in a file, is left to threads.
+        Large messages, and messages in files, are verified in threads.
         """
         small = verification(_message())
         large = replace(small, body=[b"x" * (MAX_MESSAGE_SIZE + 1)])
@@ -168,7 +168,7 @@ class VerifierTests(TestCase):
 
     async def test_without(self) -> None:
         """
-        Where there can be no other process, it is left to threads.
+        Without a worker process, jobs run in threads.
         """
         work = verification(_message())
         command = (sys.executable, "-c", "raise SystemExit(3)")

@@ -147,7 +147,7 @@ class ReplyTests(SynchronousTestCase):
     @given(st.binary(max_size=300), st.lists(st.integers(0, 300)))
     def test_anyBytes(self, data: bytes, cuts: list[int]) -> None:
         """
-        Whatever comes, in whatever pieces, is the same replies or an error.
+        Any input, in any fragments, yields the same replies or an error.
         """
 
         def outcome(pieces: list[bytes]) -> list[Reply] | str:
@@ -177,7 +177,7 @@ class DotStuffingTests(SynchronousTestCase):
 
     def decode(self, data: bytes) -> bytes:
         """
-        As RFC 5321 4.5.2 tells receivers to.
+        Dot-unstuffing as in RFC 5321 4.5.2.
         """
         lines = data.split(b"\r\n")
         end = lines.index(b".")
@@ -356,7 +356,7 @@ class ConversationCase(SynchronousTestCase):
 
     def ready(self, *extensions: str) -> ClientConversation:
         """
-        One that is ready for mail.
+        A conversation that is ready for mail.
         """
         conversation = self.conversation(TLSMode.SKIP)
         conversation.receive(HELLO)
@@ -365,7 +365,7 @@ class ConversationCase(SynchronousTestCase):
 
     def secured(self, login: Credentials | None = None) -> ClientConversation:
         """
-        One that has just come to TLS.
+        A conversation right after the TLS handshake.
         """
         conversation = self.conversation(TLSMode.REQUIRED, login)
         for said in (HELLO, ehlo("STARTTLS", "SIZE 1"), b"220 go\r\n"):
@@ -556,8 +556,8 @@ class OpeningTests(ConversationCase):
     )
     def test_hostile(self, pieces: list[bytes], mode: TLSMode) -> None:
         """
-        Whatever a server says, a conversation goes on or ends, once; it never
-        raises, and asks for nothing unreasonable.
+        With any input from the server, a conversation goes on or ends, once; it never
+        raises, and its commands stay bounded.
         """
         conversation = self.conversation(mode)
         seen: list[ClientEvent] = []

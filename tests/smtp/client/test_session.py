@@ -363,7 +363,7 @@ class HandshakeTests(SessionCase):
 
     def test_ourAlert(self) -> None:
         """
-        So is one of ours (RFC 8446 6.2).
+        An alert sent by this side is recorded by its number too (RFC 8446 6.2).
         """
         server = Scripted(behindStartTLS=b"")
         opening = self.opening(server, replace(self.settings, mode=TLSMode.REQUIRED))

@@ -351,7 +351,7 @@ class TLSTests(SynchronousTestCase):
 
     def test_lateInjection(self) -> None:
         """
-        So does plaintext that comes between 220 and TLS.
+        Plaintext between 220 and the handshake ends the connection too.
         """
         conversation = greeted().conversation
         conversation.receive(b"STARTTLS\r\n")
@@ -467,7 +467,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_idleCommands(self) -> None:
         """
-        So do too many commands that lead nowhere, where there is no mail.
+        Too many commands without a transaction end the connection.
         """
         self.assertEqual(len(self.closed(greeted(), [b"NOOP\r\n" * 200])), 100)
         owner = greeted()

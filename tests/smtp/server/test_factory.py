@@ -471,7 +471,8 @@ class TimeTests(ListenerCase):
 
     def test_slowChunks(self) -> None:
         """
-        So does one that comes in many small chunks, or is refused already.
+        A message in many small chunks, or one refused already, is limited in time
+        too.
         """
         for start, piece in (
             (b"BDAT 1\r\na", b"BDAT 1\r\na"),
@@ -664,7 +665,7 @@ class ConnectionTests(ListenerCase):
 
     def test_perNetwork(self) -> None:
         """
-        Nor can one network: a C{/24}, for IPv6 a C{/48}.
+        The connections of a network are limited: a C{/24}, for IPv6 a C{/48}.
         """
         self.listen(replace(SETTINGS, maxConnections=9, maxConnectionsPerNetwork=2))
         wires = [self.connect(f"192.0.2.{n}") for n in range(2)]

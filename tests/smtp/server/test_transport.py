@@ -113,7 +113,7 @@ class DirectTests(SynchronousTestCase):
 
     def test_atOnce(self) -> None:
         """
-        What is written is in the socket when C{write} returns.
+        Written data is in the socket when C{write} returns.
         """
         self.line.write(b"one")
         self.line.writeSequence([b"two", b"three"])
@@ -122,8 +122,8 @@ class DirectTests(SynchronousTestCase):
 
     def test_noRoom(self) -> None:
         """
-        What the socket has no room for is the transport's, as is all that
-        comes behind it: nothing is lost or overtaken.
+        Data beyond the socket's buffer, and all that follows, goes through the
+        transport: nothing is lost or reordered.
         """
         piece = bytes(range(256)) * 1024
         for _ in range(10):
@@ -282,7 +282,7 @@ class CloseTests(TestCase):
 
     async def test_atOnce(self) -> None:
         """
-        So it is for who is sent away with the greeting.
+        A connection refused in the greeting is closed after its last data too.
         """
         self.session.begin = lambda: self.line.end(b"421\r\n")
         await self.connect()
@@ -292,7 +292,7 @@ class CloseTests(TestCase):
 
     async def test_noRoom(self) -> None:
         """
-        What the socket doesn't take at once is delivered before the end.
+        Data beyond the socket's buffer is sent before the connection closes.
         """
         words = b"a" * 12_000_000
         self.session.begin = lambda: self.line.end(words)
