@@ -35,7 +35,7 @@ from moxtls.lab.clock import LabClock, endDay
 from moxtls.lab.mail import Route, receiveAll, sendToAll
 from moxtls.lab.messages import MESSAGES
 from moxtls.lab.plan import anyNetwork
-from moxtls.lab.scenario import DESTINATIONS, SINK, STS
+from moxtls.lab.scenario import DESTINATIONS, SINK, STS, Certificate
 from moxtls.lab.world import ARRIVED, CONFIG_FILE, DATA, Lab
 from moxtls.workers.process import Worker
 from tests.test_layers import ROOT, folderOf, imports, modules
@@ -43,7 +43,10 @@ from tests.test_layers import ROOT, folderOf, imports, modules
 #: Two domains with MTA-STS and DANE, and messages of two senders: nothing about the
 #: second of each is in a cache.
 DANE = next(each for each in DESTINATIONS if each.name == "dane-ee")
-DOMAINS = tuple(replace(DANE, name=name, sts=STS()) for name in ("first", "second"))
+DOMAINS = tuple(
+    replace(DANE, name=name, sts=STS(), certificate=Certificate.GOOD)
+    for name in ("first", "second")
+)
 RECEIVED = [each for each in MESSAGES if each.name in ("aligned-direct", "deep-walk")]
 #: Top-level modules that are part of a flow; the others are helpers, as C{workers} is.
 OWN = {"https", "submission"}
@@ -97,6 +100,7 @@ async def _measure(reactor: IReactor, folder: Path) -> None:
         await sendToAll(reactor, network, [domain])
         await rest()
         sent = frozenset(called)
+        assert [*folder.glob(f"{ARRIVED}/{domain.domain}/*")], "not delivered"
         await endDay(clock, lambda: 0, _passed)
         await rest()
     _show("a submitted message to its TLS outcome", sent - idle)
