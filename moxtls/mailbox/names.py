@@ -33,32 +33,30 @@ class MailboxFull(Exception):
     """
 
 
-class MailboxRefused(Exception):
+class MailboxError(Exception):
+    """
+    A mailbox doesn't take a message.
+
+    @ivar reason: For people; may be the text of a remote server.
+    @ivar reply: The server's reply, if there was one.
+    """
+
+    def __init__(self, reason: str, reply: Reply | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.reply = reply
+
+
+class MailboxRefused(MailboxError):
     """
     A mailbox rejects a message permanently.
-
-    @ivar reason: For people; may be the text of a remote server.
-    @ivar reply: The server's reply, if there was one.
     """
 
-    def __init__(self, reason: str, reply: Reply | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.reply = reply
 
-
-class MailboxUnavailable(Exception):
+class MailboxUnavailable(MailboxError):
     """
     A message can't be stored now, for a known reason.
-
-    @ivar reason: For people; may be the text of a remote server.
-    @ivar reply: The server's reply, if there was one.
     """
-
-    def __init__(self, reason: str, reply: Reply | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.reply = reply
 
 
 def splitMailbox(name: str) -> tuple[str, ...]:
