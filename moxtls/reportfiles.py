@@ -28,6 +28,7 @@ from moxtls.tlsrpt.parse import (
     MalformedReport,
     ReceivedTLSReport,
     describe,
+    gunzip,
     parseReport,
 )
 
@@ -42,7 +43,6 @@ MAX_DEPTH = 2
 # everything into memory before the size can be limited.
 _METHODS = (ZIP_STORED, ZIP_DEFLATED)
 
-_GZIP = zlib.MAX_WBITS + 16
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 # Exceptions of zipfile for damaged, encrypted or unsupported archives.
@@ -102,7 +102,7 @@ def findReport(data: bytes) -> ReportDocument:
 
 def _document(data: bytes, depth: int) -> ReportDocument | None:
     if data.startswith(b"\x1f\x8b"):
-        return _packed(_gunzip(data), "gzip", depth)
+        return _packed(gunzip(data), "gzip", depth)
     if data.startswith(b"PK\x03\x04"):
         return _packed(_unzip(data), "zip", depth)
     start = data[:1000].removeprefix(_BOM).lstrip()
@@ -121,19 +121,6 @@ def _packed(content: bytes, how: str, depth: int) -> ReportDocument:
     if document is None:
         _refuse(how, "what is in it is neither JSON nor XML")
     return document
-
-
-def _gunzip(data: bytes) -> bytes:
-    unpacker = zlib.decompressobj(_GZIP)
-    try:
-        content = unpacker.decompress(data, MAX_SIZE + 1)
-    except zlib.error:
-        _refuse("gzip", "the data is damaged")
-    if len(content) > MAX_SIZE:
-        _refuse("gzip", f"more than {MAX_SIZE} bytes when unpacked")
-    if not unpacker.eof:
-        _refuse("gzip", "the data is cut off")
-    return content
 
 
 def _unzip(data: bytes) -> bytes:
