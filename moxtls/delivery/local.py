@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -18,11 +18,11 @@ from zope.interface import implementer
 from moxtls.domain import Address, InvalidAddress
 from moxtls.interfaces import ICourier, IMailbox, IResultRecorder
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
+from moxtls.message.spooled import CHUNK, LazyChunks
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Result
 from moxtls.reception.recipients import DirectoryResult, NoSuchUser, NotLocal, Target
 from moxtls.smtp.types import Reply
 
-CHUNK = 64 * 1024
 #: Seconds for mailboxes to finish when an attempt is cancelled: a mailbox may store
 #: a message after its delivery was cancelled.
 FINISH_TIMEOUT = 10.0
@@ -243,32 +243,20 @@ def _traceFields(message: BatchMessage, target: Target) -> bytes:
     return "\r\n".join(lines).encode()
 
 
-class _Body(Sequence[bytes]):
+class _Body(LazyChunks):
     """
-    A message in a file, in chunks that are read on access.
+    A message in a file, after its header.
     """
 
     def __init__(self, header: bytes, path: Path) -> None:
         """
         @raise OSError: There is no such file.
         """
+        super().__init__(1 + -(-path.stat().st_size // CHUNK))
         self._header = header
         self._path = path
-        self._count = 1 + -(-path.stat().st_size // CHUNK)
 
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
-
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(self._count))]
-        position = range(self._count)[index]
+    def read(self, position: int) -> bytes:
         if position == 0:
             return self._header
         with self._path.open("rb") as file:

@@ -7,6 +7,7 @@ unnamed temporary file.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -87,18 +88,19 @@ class SpooledMessage:
         self._memory.clear()
 
 
-class _FileChunks(Sequence[bytes]):
+class LazyChunks(Sequence[bytes], ABC):
     """
-    A file as a sequence of chunks that are read on access.
+    A message as a sequence of chunks that are read on access.
     """
 
-    def __init__(
-        self, descriptor: int, start: int, end: int, before: list[bytes]
-    ) -> None:
-        self._descriptor = descriptor
-        self._start = start
-        self._before = before
-        self._count = len(before) + -(-(end - start) // CHUNK)
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    @abstractmethod
+    def read(self, position: int) -> bytes:
+        """
+        The chunk at C{position}.
+        """
 
     def __len__(self) -> int:
         return self._count
@@ -111,9 +113,25 @@ class _FileChunks(Sequence[bytes]):
 
     def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
         if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(self._count))]
-        index = range(self._count)[index]
-        if index < len(self._before):
-            return self._before[index]
-        offset = self._start + (index - len(self._before)) * CHUNK
+            return [self.read(each) for each in range(*index.indices(self._count))]
+        return self.read(range(self._count)[index])
+
+
+class _FileChunks(LazyChunks):
+    """
+    An open file, with octets before it.
+    """
+
+    def __init__(
+        self, descriptor: int, start: int, end: int, before: list[bytes]
+    ) -> None:
+        super().__init__(len(before) + -(-(end - start) // CHUNK))
+        self._descriptor = descriptor
+        self._start = start
+        self._before = before
+
+    def read(self, position: int) -> bytes:
+        if position < len(self._before):
+            return self._before[position]
+        offset = self._start + (position - len(self._before)) * CHUNK
         return os.pread(self._descriptor, CHUNK, offset)

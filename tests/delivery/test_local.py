@@ -15,9 +15,10 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from moxtls.config import parse
-from moxtls.delivery.local import CHUNK, LocalCourier
+from moxtls.delivery.local import LocalCourier
 from moxtls.interfaces import ICourier, IMailbox
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
+from moxtls.message.spooled import CHUNK
 from moxtls.queue.batches import GroupLimits
 from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.reportstatus import ReportStatusNotifier
