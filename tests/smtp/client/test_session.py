@@ -419,6 +419,17 @@ class HandshakeTests(SessionCase):
         self.assertEqual(record.error, TLSError(Kind.TIMEOUT))
         self.assertClosed()
 
+    def assertAlert(
+        self, record: SessionRecord, starttls: STARTTLSResult, alert: int
+    ) -> None:
+        """
+        The host sent an alert.
+        """
+        self.assertIs(record.starttls, starttls)
+        assert record.error is not None
+        found = record.error.kind, record.error.alert
+        self.assertEqual(found, (Kind.REMOTE_ALERT, alert))
+
     def test_oldVersion(self) -> None:
         """
         A server with nothing newer than TLS 1.1 is refused, and says so
@@ -429,12 +440,7 @@ class HandshakeTests(SessionCase):
         context.set_min_proto_version(SSL.TLS1_VERSION)
         context.set_max_proto_version(SSL.TLS1_1_VERSION)
         why = self.refused(Scripted(context))
-        self.assertIs(why.record.starttls, STARTTLSResult.BROKEN)
-        assert why.record.error is not None
-        self.assertEqual(
-            (why.record.error.kind, why.record.error.alert),
-            (Kind.REMOTE_ALERT, 70),
-        )
+        self.assertAlert(why.record, STARTTLSResult.BROKEN, 70)
 
     def test_alertBehindHandshake(self) -> None:
         """
@@ -446,12 +452,7 @@ class HandshakeTests(SessionCase):
             SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True
         )
         why = self.refused(Scripted(context))
-        self.assertIs(why.record.starttls, STARTTLSResult.COMPLETED)
-        assert why.record.error is not None
-        self.assertEqual(
-            (why.record.error.kind, why.record.error.alert),
-            (Kind.REMOTE_ALERT, 116),
-        )
+        self.assertAlert(why.record, STARTTLSResult.COMPLETED, 116)
 
     def test_alertLater(self) -> None:
         """
