@@ -4,8 +4,11 @@ A whole server on loopback, for tests.
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,19 +16,27 @@ from smtplib import SMTP
 from typing import Any, TypeVar
 
 from twisted.internet import reactor as globalReactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+import moxtls
 from moxtls.app.service import Server
 from moxtls.dns.types import RRType
+from moxtls.smtp.server.events import ServerSettings
+from moxtls.smtp.server.factory import SMTPServerFactory
+from moxtls.smtp.server.interfaces import ListenerSettings
 from tests import MAX_WAIT
+from tests.certificates import good
 from tests.configs import writeConfig
 from tests.dns.server import SOA, LoopbackServer
+from tests.network import Postbox, Serving
 from tests.queue.killing import quickDirectory
 
 T = TypeVar("T")
+
+ROOT = Path(moxtls.__file__).parents[1]
 
 reactor: Any = globalReactor
 
@@ -46,6 +57,30 @@ def closedPort() -> int:
         with suppress(OSError), socket.socket() as taken:
             taken.bind(("127.0.0.1", port))
             return port
+
+
+def startPython(
+    case: SynchronousTestCase, folder: Path, *words: object, **environment: str
+) -> subprocess.Popen[str]:
+    """
+    Start Python with C{words} in C{folder}; it is killed when the test ends.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def end() -> None:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+    case.addCleanup(end)
+    return process
 
 
 class ServerCase(TestCase):
@@ -94,6 +129,25 @@ class ServerCase(TestCase):
         server.privilegedStartService()
         server.startService()
         return server
+
+    def mailHost(self, postbox: Postbox, starttls: bool = True) -> int:
+        """
+        Start a mail host, C{mx.a.example}, whose certificate nobody trusts.
+
+        @return: Its port.
+        """
+        settings = ListenerSettings(ServerSettings("mx.a.example", starttls=starttls))
+        tls = Serving(good("mx.a.example").context())
+        factory = SMTPServerFactory(reactor, settings, postbox, tls)
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+
+        async def stop() -> None:
+            await maybeDeferred(port.stopListening)
+            await factory.stop()
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
+        number: int = port.getHost().port
+        return number
 
     async def talk(self, port: int, conversation: Callable[[SMTP], T]) -> T:
         """

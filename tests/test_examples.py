@@ -4,7 +4,6 @@ Tests for the programs in docs/examples, each run as a file.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -13,21 +12,14 @@ from pathlib import Path
 from smtplib import SMTP, SMTPDataError
 from unittest import SkipTest
 
-from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThread
 
-import moxtls
 from moxtls.dns.types import RRType
-from moxtls.smtp.server.events import ServerSettings
-from moxtls.smtp.server.factory import SMTPServerFactory
-from moxtls.smtp.server.interfaces import ListenerSettings
 from tests import MAX_WAIT
-from tests.certificates import good
 from tests.configs import ed25519Key
-from tests.network import Postbox, Serving
-from tests.servers import ServerCase, closedPort, reactor
+from tests.network import Postbox
+from tests.servers import ROOT, ServerCase, closedPort, startPython
 
-ROOT = Path(moxtls.__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
 #: Their output in the guide.
 GUIDE = ROOT / "docs" / "embedding.rst"
@@ -47,6 +39,7 @@ class ExampleCase(ServerCase):
         if not EXAMPLES.exists():
             raise SkipTest(f"no {EXAMPLES}")
         super().setUp()
+        self.postbox = Postbox()
         address = self.dns.address
         self.dnsServer = f"{address.host}:{address.port}"
         self.dns.zone.put("a.example", RRType.TXT, f'"v=spf1 ip4:{AUTHORIZED} -all"')
@@ -56,21 +49,7 @@ class ExampleCase(ServerCase):
         """
         Start Python with C{words}.
         """
-        process = subprocess.Popen(
-            [sys.executable, *map(str, words)],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.addCleanup(self.end, process)
-        return process
-
-    def end(self, process: subprocess.Popen[str]) -> None:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        return startPython(self, self.folder, *words, **environment)
 
     async def run_(self, name: str, *words: object) -> str:
         """
@@ -80,26 +59,6 @@ class ExampleCase(ServerCase):
         out, err = await deferToThread(process.communicate, timeout=MAX_WAIT)
         self.assertEqual((process.returncode, err[-1500:]), (0, ""), err)
         return str(out)
-
-    def mailHost(self, starttls: bool = True) -> int:
-        """
-        A host whose certificate nobody trusts.
-
-        @return: Its port.
-        """
-        settings = ListenerSettings(ServerSettings("mx.a.example", starttls=starttls))
-        tls = Serving(good("mx.a.example").context())
-        self.postbox = Postbox()
-        factory = SMTPServerFactory(reactor, settings, self.postbox, tls)
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-
-        async def stop() -> None:
-            await maybeDeferred(port.stopListening)
-            await factory.stop()
-
-        self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
-        number: int = port.getHost().port
-        return number
 
     async def replies(self, port: int) -> list[int]:
         """
@@ -157,7 +116,7 @@ class ExampleTests(ExampleCase):
         """
         RFC 8460 4.3: sessions are counted for the recipient domain and the host.
         """
-        port = self.mailHost(starttls=False)
+        port = self.mailHost(self.postbox, starttls=False)
         out = await self.run_("client_sendmail.py", "localhost", port)
         lines = [f"{each} 0 0 starttls-not-supported=1" for each in DOMAINS]
         self.assertEqual(out.splitlines(), lines)
@@ -167,7 +126,9 @@ class ExampleTests(ExampleCase):
         """
         The sessions of a message that can't be sent are counted, too.
         """
-        out = await self.run_("client_sendmail.py", "localhost", self.mailHost())
+        out = await self.run_(
+            "client_sendmail.py", "localhost", self.mailHost(self.postbox)
+        )
         self.assertEqual(out.splitlines()[0], "not sent")
         self.assertRegex(out, r"(?m)^example\.org 0 (.) certificate-host-mismatch=\1$")
         self.assertEqual(self.postbox.received, [])
@@ -176,7 +137,9 @@ class ExampleTests(ExampleCase):
         """
         RFC 8460 4.3.1: a certificate that the application refuses is a failure.
         """
-        out = await self.run_("client_factory.py", "localhost", self.mailHost())
+        out = await self.run_(
+            "client_factory.py", "localhost", self.mailHost(self.postbox)
+        )
         self.assertEqual(out, "certificate-host-mismatch\nnot sent\n")
 
     async def test_verdict(self) -> None:

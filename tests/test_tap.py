@@ -12,15 +12,12 @@ import signal
 import smtplib
 import socket
 import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-import moxtls
 from moxtls.app.service import Server
 from moxtls.config import InvalidConfig
 from moxtls.queue.spool import InlineSpoolExecutor, Spool
@@ -28,9 +25,8 @@ from moxtls.tap import Options, TwistdServer, makeService
 from tests import MAX_WAIT
 from tests.configs import HOSTNAME
 from tests.queue.killing import quickDirectory
-from tests.servers import closedPort
+from tests.servers import closedPort, startPython
 
-ROOT = Path(moxtls.__file__).parents[1]
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
@@ -201,22 +197,8 @@ class ProcessTests(TapCase):
         """
         Start C{twistd moxtls}.
         """
-        command = [sys.executable, "-c", TWISTD, *words, "moxtls", "-c", str(self.file)]
-        process = subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.addCleanup(self.end, process)
-        return process
-
-    def end(self, process: subprocess.Popen[str]) -> None:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        command = ("-c", TWISTD, *words, "moxtls", "-c", self.file)
+        return startPython(self, self.folder, *command)
 
     def connect(self) -> smtplib.SMTP:
         """

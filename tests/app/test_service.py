@@ -18,7 +18,7 @@ from pathlib import Path
 from smtplib import SMTP
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
@@ -34,16 +34,14 @@ from moxtls.reporting.types import ReportPeriod, ReportState
 from moxtls.smtp import authenticator
 from moxtls.smtp.logins import MAX_FAILURES
 from moxtls.smtp.passwords import hashPassword
-from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
 from moxtls.workers.process import WorkerLost
 from tests import MAX_WAIT
-from tests.certificates import good
 from tests.configs import HOSTNAME, writeConfig
 from tests.dns.server import Trick
 from tests.ledger.values import MONDAY, ORG, report
-from tests.network import Postbox, Serving
+from tests.network import Postbox
 from tests.servers import RECEPTION, SUBMISSION, ServerCase, closedPort, reactor
 from tests.smtp.pem import writeCertificate
 from tests.smtp.scramclient import ScramClient
@@ -145,7 +143,7 @@ class SubmissionTests(ServerCase):
         # Nobody's certificate: it would keep mail away if it were believed.
         self.dns.zone.put("_25._tcp.mx.a.example", RRType.TLSA, "3 1 1 " + "00" * 32)
         postbox = Postbox()
-        port = self.serve(postbox)
+        port = self.mailHost(postbox)
         with capturedLogs() as logs:
             server = self.started(SUBMISSION, port)
 
@@ -201,7 +199,7 @@ class SubmissionTests(ServerCase):
         self.dns.zone.put("c.example", RRType.MX, "1 mx.c.example.")
         self.dns.zone.put("mx.c.example", RRType.AAAA, "::1")
         postbox = Postbox()
-        port = self.serve(postbox)
+        port = self.mailHost(postbox)
         server = self.started(SUBMISSION, port, allowOwnHosts=False)
 
         def send(client: SMTP) -> None:
@@ -213,24 +211,6 @@ class SubmissionTests(ServerCase):
         for each in self.delivered("Postmaster"):
             self.assertIn("Status: 5.4.6", each.read_text())
         self.assertEqual(postbox.received, [])
-
-    def serve(self, postbox: Postbox) -> int:
-        """
-        A remote mail host.
-        """
-        settings = ListenerSettings(ServerSettings("mx.a.example", starttls=True))
-        factory = SMTPServerFactory(
-            reactor, settings, postbox, Serving(good("mx.a.example").context())
-        )
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-
-        async def stop() -> None:
-            await maybeDeferred(port.stopListening)
-            await factory.stop()
-
-        self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
-        number: int = port.getHost().port
-        return number
 
 
 class AuthenticationTests(ServerCase):

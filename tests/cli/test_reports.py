@@ -14,12 +14,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +29,7 @@ from tests.cli.commands import CommandCase
 from tests.cli.network import NetworkCommandCase, reactor
 from tests.cli.outcomes import broken
 from tests.cli.test_evaluations import ROW
+from tests.configs import ed25519Key
 from tests.corpus import corpus
 from tests.dmarc.test_parse import MESSAGE as FEEDBACK
 from tests.test_reportfiles import XML, zipped
@@ -55,10 +50,7 @@ class ReportTests(NetworkCommandCase):
     async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
         self.configure(SIGNING)
-        key = Ed25519PrivateKey.generate()
-        (self.folder / "s.pem").write_bytes(
-            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        )
+        (self.folder / "s.pem").write_bytes(ed25519Key())
         for domain in ("wants", "today"):
             record = '"v=TLSRPTv1; rua=mailto:tls@reports.example"'
             self.dns.zone.put(f"_smtp._tls.{domain}.example", RRType.TXT, record)
@@ -221,10 +213,7 @@ class DMARCTests(NetworkCommandCase):
     async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
         self.configure(SIGNING)
-        key = Ed25519PrivateKey.generate()
-        (self.folder / "s.pem").write_bytes(
-            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        )
+        (self.folder / "s.pem").write_bytes(ed25519Key())
         self.dns.zone.put("example.org", RRType.MX, "10 mail.example.org.")
         record = '"v=DMARC1; p=none; rua=mailto:dmarc@wants.example"'
         self.dns.zone.put("_dmarc.wants.example", RRType.TXT, record)
