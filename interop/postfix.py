@@ -139,6 +139,7 @@ class Postfix:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = folder / "config"
+        self.mail = folder / "mail"
         for each in (folder, self.config, folder / "queue"):
             each.mkdir()
 
@@ -177,6 +178,37 @@ class Postfix:
         """
         return [line for line in self.log(label) if COMPLAINT.search(line)]
 
+    def makeMailFolder(self) -> tuple[int, int]:
+        """
+        Make the folder of mailboxes.
+
+        @return: The user and group that own it.
+        """
+        self.mail.mkdir()
+        uid, gid = owner()
+        os.chown(self.mail, uid, gid)
+        return uid, gid
+
+    def mailbox(self, address: str) -> list[Path]:
+        """
+        The messages for an address, as they arrived.
+        """
+        return sorted((self.mail / address / "new").glob("*"))
+
+    def awaitMail(self, address: str, count: int = 1) -> list[Path]:
+        """
+        Wait for C{count} messages.
+
+        @raise InteropError: Fewer arrive.
+        """
+
+        def arrived() -> list[Path] | None:
+            found = self.mailbox(address)
+            return found if len(found) >= count else None
+
+        what = f"{count} message{'s' * (count > 1)} for {address}"
+        return waitFor(what, arrived, MAX_DELIVERY_TIME)
+
 
 class Destination(Postfix):
     """
@@ -186,10 +218,7 @@ class Destination(Postfix):
     def __init__(self, environment: Environment, folder: Path) -> None:
         super().__init__(folder / "destination")
         self._environment = environment
-        self._mail = self.folder / "mail"
-        self._mail.mkdir()
-        uid, gid = owner()
-        os.chown(self._mail, uid, gid)
+        uid, gid = self.makeMailFolder()
         addresses = [*(f"{READER}@{peer.domain}" for peer in PEERS), REPORT_ADDRESS]
         main = DESTINATION.format(
             folder=self.folder,
@@ -213,26 +242,6 @@ class Destination(Postfix):
         """
         network = self._environment.network
         return network.address(peer.number), network.smtpPort
-
-    def mailbox(self, address: str) -> list[Path]:
-        """
-        The messages for an address, as they arrived.
-        """
-        return sorted((self._mail / address / "new").glob("*"))
-
-    def awaitMail(self, address: str, count: int = 1) -> list[Path]:
-        """
-        Wait for C{count} messages.
-
-        @raise InteropError: Fewer arrive.
-        """
-
-        def arrived() -> list[Path] | None:
-            found = self.mailbox(address)
-            return found if len(found) >= count else None
-
-        what = f"{count} message{'s' * (count > 1)} for {address}"
-        return waitFor(what, arrived, MAX_DELIVERY_TIME)
 
     def _listener(self, peer: Peer) -> str:
         identity = self._environment.identities[peer.domain]

@@ -5,7 +5,6 @@ signed by OpenDKIM, and receives DSNs and reports for them.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from interop.domains import (
     SendingDomain,
 )
 from interop.environment import CA_FILE, Environment
-from interop.postfix import LISTENER, MAX_DELIVERY_TIME, SENDMAIL, Postfix, owner
+from interop.postfix import LISTENER, SENDMAIL, Postfix
 from interop.processes import MAX_START_TIME, awaitGreeting, daemon, listens, output
 from moxtls.lab.keys import ED25519_SELECTOR, RSA_SELECTOR
 from moxtls.lab.scenario import SENDING_HOST
@@ -98,10 +97,7 @@ class RemotePostfix(Postfix):
         self._environment = environment
         self._parent = folder
         self._address = environment.network.address(OUTSIDE_NUMBER)
-        self._mail = self.folder / "mail"
-        self._mail.mkdir()
-        uid, gid = owner()
-        os.chown(self._mail, uid, gid)
+        uid, gid = self.makeMailFolder()
         addresses = sorted(set(_addresses()))
         milters = [f"inet:{self._address}:{port}" for _, _, port in SIGNERS.values()]
         main = MAIN.format(
@@ -135,25 +131,6 @@ class RemotePostfix(Postfix):
         command: list[str | Path] = [SENDMAIL, "-C", self.config]
         command += ["-f", sample.envelope, *sample.recipients]
         output(command, sample.message)
-
-    def mailbox(self, address: str) -> list[Path]:
-        """
-        The messages for an address, as they arrived.
-        """
-        return sorted((self._mail / address / "new").glob("*"))
-
-    def awaitMail(self, address: str, count: int = 1) -> list[Path]:
-        """
-        Wait for C{count} messages.
-
-        @raise InteropError: Fewer arrive.
-        """
-
-        def arrived() -> list[Path] | None:
-            found = self.mailbox(address)
-            return found if len(found) >= count else None
-
-        return waitFor(f"{count} for {address}", arrived, MAX_DELIVERY_TIME)
 
     def said(self, sender: SendingDomain) -> list[tuple[str, str]]:
         """

@@ -81,7 +81,7 @@ def checkReports(
     domains = sorted(peer.domain for peer in PEERS)
     checks.same("reports arrived for", sorted(messages), domains)
     for domain, message in sorted(messages.items()):
-        _checkSignatures(checks, tools, domain, message)
+        checkSignatures(checks, tools, domain, message)
         _checkParsed(checks, tools, domain, message, rows)
     if DANE.domain not in messages:
         raise InteropError(f"no report for {DANE.domain}")
@@ -93,7 +93,10 @@ def _domainOf(message: bytes) -> str:
     return str(email.message_from_bytes(message)["TLS-Report-Domain"])
 
 
-def _checkSignatures(checks: Checks, tools: Tools, domain: str, message: bytes) -> None:
+def checkSignatures(checks: Checks, tools: Tools, domain: str, message: bytes) -> None:
+    """
+    Check that Mail::DKIM verifies both signatures of a report.
+    """
     expected = [(each, SENDER, "pass") for each in ALGORITHMS]
     words = f"{domain}: Mail::DKIM verifies {' and '.join(ALGORITHMS)}"
     checks.same(words, tools.signatures(message), expected)
