@@ -6,10 +6,9 @@ the evaluations of a day for one domain read page by page.
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 
 from bench.evaluated import (
     ROWS,
@@ -21,8 +20,7 @@ from bench.evaluated import (
     lifelike,
 )
 from bench.machine import memory
-from bench.onebyone import OneByOne, OnPostgres, OnSQLite
-from bench.postgres import postgres, version
+from bench.onebyone import OneByOne, onEach
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from moxtls.ledger.ledger import Ledger
@@ -119,17 +117,7 @@ async def _measure(
 
 
 async def benchmark(reactor: IReactor, effort: Effort) -> None:
-    with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as name:
-        folder = Path(name)
-        url = f"sqlite:///{folder / 'ledger.sqlite'}"
-        onSQLite = OnSQLite(folder / "baseline.sqlite")
-        await _measure(reactor, effort, "SQLite", url, onSQLite)
-        onSQLite.close()
-    with postgres() as server:
-        if server is not None:
-            onPostgres = OnPostgres(server)
-            await _measure(reactor, effort, version(server), server, onPostgres)
-            onPostgres.close()
+    await onEach(partial(_measure, reactor, effort))
 
 
 if __name__ == "__main__":

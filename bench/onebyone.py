@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import psycopg
 
+from bench.postgres import postgres, version
 from bench.traffic import DAY, Outcomes
 from moxtls.tlsrpt.types import PolicyTally, SessionOutcome
 
@@ -140,3 +142,23 @@ def _text(outcome: SessionOutcome) -> str:
 def _policy(tally: PolicyTally) -> str:
     policy = tally.policy
     return json.dumps([policy.type, policy.domain.ascii, policy.strings])
+
+
+async def onEach(measure: Callable[[str, str, OneByOne], Awaitable[None]]) -> None:
+    """
+    Measure on SQLite, and on PostgreSQL if it is there.
+
+    @param measure: Takes the name and the URL of a database for a ledger, and another
+        one of the same kind.
+    """
+    with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as name:
+        folder = Path(name)
+        url = f"sqlite:///{folder / 'ledger.sqlite'}"
+        onSQLite = OnSQLite(folder / "baseline.sqlite")
+        await measure("SQLite", url, onSQLite)
+        onSQLite.close()
+    with postgres() as server:
+        if server is not None:
+            onPostgres = OnPostgres(server)
+            await measure(version(server), server, onPostgres)
+            onPostgres.close()

@@ -4,11 +4,9 @@ Outcomes recorded per second, each durable before it counts.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from functools import partial
 
-from bench.onebyone import OneByOne, OnPostgres, OnSQLite
-from bench.postgres import postgres, version
+from bench.onebyone import OneByOne, onEach
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from bench.traffic import DAY, Outcomes, flood, lifelike
@@ -69,17 +67,7 @@ async def _measure(
 
 
 async def benchmark(reactor: IReactor, effort: Effort) -> None:
-    with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as name:
-        folder = Path(name)
-        url = f"sqlite:///{folder / 'ledger.sqlite'}"
-        onSQLite = OnSQLite(folder / "baseline.sqlite")
-        await _measure(reactor, effort, "SQLite", url, onSQLite)
-        onSQLite.close()
-    with postgres() as server:
-        if server is not None:
-            onPostgres = OnPostgres(server)
-            await _measure(reactor, effort, version(server), server, onPostgres)
-            onPostgres.close()
+    await onEach(partial(_measure, reactor, effort))
 
 
 if __name__ == "__main__":
