@@ -17,10 +17,9 @@ from interop.checks import Checks, InteropError
 from interop.environment import Environment
 from interop.unbound import Question, ResolverAnswer, ask, questions
 from moxtls.app.build import IReactor
-from moxtls.dns.resolvconf import NameServer
 from moxtls.dns.resolver import Resolver
 from moxtls.dns.transport import DNSTransport
-from moxtls.dns.types import Answer, ExtendedError, RRType
+from moxtls.dns.types import Answer, ExtendedError, NameServer, RRType
 from moxtls.dns.validation import Diagnosis, ServerStatus
 from moxtls.tasks import gather
 

@@ -48,7 +48,8 @@ from moxtls.config import (
     remarks,
     serverAddress,
 )
-from moxtls.dns.resolvconf import NameServer, systemNameServers
+from moxtls.dns.resolvconf import systemNameServers
+from moxtls.dns.types import NameServer
 from moxtls.domain import Domain
 from moxtls.regularfiles import checkedFile
 from moxtls.smtp.passwords import InvalidPassword, StoredPassword

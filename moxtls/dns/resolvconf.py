@@ -7,41 +7,12 @@ argument.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-DNS_PORT = 53
+from moxtls.dns.types import NameServer
+
 #: MAXNS in resolv.conf(5): further servers are not used.
 MAX_SERVERS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class NameServer:
-    """
-    A recursive DNS server.
-
-    @ivar host: An IP address.
-    @ivar trusted: The operator has declared that it validates, and that the
-        channel to it is secure (RFC 6840 5.8).
-    """
-
-    host: str
-    port: int = DNS_PORT
-    trusted: bool = False
-
-    @property
-    def trustsAD(self) -> bool:
-        """
-        True if its AD bit is trusted; on the same host it always is.
-        """
-        return self.trusted or ipaddress.ip_address(self.host).is_loopback
-
-    def __str__(self) -> str:
-        if self.port == DNS_PORT:
-            return self.host
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
 #: The default of resolv.conf(5).
 DEFAULT_SERVERS = (NameServer("127.0.0.1"),)
 

@@ -25,9 +25,8 @@ from zope.interface import implementer
 from moxtls.dates import MINUTE
 from moxtls.dns.cache import MAX_ENTRIES, Cache
 from moxtls.dns.cname import needsSteps, stepQuestions, withStepAuthenticity
-from moxtls.dns.resolvconf import NameServer
 from moxtls.dns.transport import NoReply, SendQuery
-from moxtls.dns.types import Answer, ExtendedError, RRType
+from moxtls.dns.types import Answer, ExtendedError, NameServer, RRType
 from moxtls.dns.validation import ROOT, Diagnosis, ServerStatus, diagnose
 from moxtls.dns.wire import (
     MAX_ERRORS,

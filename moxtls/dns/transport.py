@@ -19,8 +19,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from moxtls.dns.resolvconf import NameServer
-from moxtls.dns.types import Answer
+from moxtls.dns.types import Answer, NameServer
 from moxtls.dns.wire import (
     Question,
     UnusableResponse,

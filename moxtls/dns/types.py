@@ -1,15 +1,45 @@
 # -*- test-case-name: tests.dns.test_types -*-
 """
-DNS answers, and which parts of them are authentic.  No I/O.
+DNS servers, DNS answers, and which parts of answers are authentic.  No I/O.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 #: A failure reason code (RFC 8460 4.3): a lookup failed for an unknown reason.
 LOOKUP_FAILED = "dns-lookup"
+DNS_PORT = 53
+
+
+@dataclass(frozen=True, slots=True)
+class NameServer:
+    """
+    A recursive DNS server.
+
+    @ivar host: An IP address.
+    @ivar trusted: The operator has declared that it validates, and that the
+        channel to it is secure (RFC 6840 5.8).
+    """
+
+    host: str
+    port: int = DNS_PORT
+    trusted: bool = False
+
+    @property
+    def trustsAD(self) -> bool:
+        """
+        True if its AD bit is trusted; on the same host it always is.
+        """
+        return self.trusted or ipaddress.ip_address(self.host).is_loopback
+
+    def __str__(self) -> str:
+        if self.port == DNS_PORT:
+            return self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 class RRType(StrEnum):

@@ -11,9 +11,8 @@ from enum import Enum
 
 from twisted.internet.defer import Deferred
 
-from moxtls.dns.resolvconf import NameServer
 from moxtls.dns.transport import NoReply, SendQuery
-from moxtls.dns.types import RRType
+from moxtls.dns.types import NameServer, RRType
 from moxtls.dns.wire import Question
 from moxtls.tasks import gather
 

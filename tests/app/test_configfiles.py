@@ -15,7 +15,7 @@ from moxtls.app import configfiles as module
 from moxtls.app.configfiles import ConfigFiles
 from moxtls.authentication.dkim.sign import NoSubmitter
 from moxtls.config import InvalidConfig
-from moxtls.dns.resolvconf import NameServer
+from moxtls.dns.types import NameServer
 from moxtls.domain import Domain
 from tests.certificates import good, root
 from tests.configs import ed25519Key, lockedKey, rsaKey, writeConfig

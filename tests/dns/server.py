@@ -27,8 +27,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import DatagramProtocol, Protocol, ServerFactory
 
-from moxtls.dns.resolvconf import NameServer
-from moxtls.dns.types import RRType
+from moxtls.dns.types import NameServer, RRType
 
 SOA = "ns.example. hostmaster.example. 1 3600 600 86400 60"
 

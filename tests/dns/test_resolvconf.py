@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.dns.resolvconf import (
     DEFAULT_SERVERS,
     MAX_SERVERS,
-    NameServer,
     systemNameServers,
 )
+from moxtls.dns.types import NameServer
 
 TYPICAL = """\
 # made by hand

@@ -26,7 +26,6 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 import moxtls.dns.resolver as resolverModule
-from moxtls.dns.resolvconf import NameServer
 from moxtls.dns.resolver import (
     PROBE_INTERVAL,
     QUERY_TIMEOUT,
@@ -42,6 +41,7 @@ from moxtls.dns.types import (
     ExtendedError,
     LookupStatus,
     NameRecord,
+    NameServer,
     RRType,
 )
 from moxtls.dns.validation import ServerStatus

@@ -17,9 +17,8 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
-from moxtls.dns.resolvconf import NameServer
 from moxtls.dns.transport import DNSTransport, NoReply
-from moxtls.dns.types import Answer, ExtendedError, LookupStatus, RRType
+from moxtls.dns.types import Answer, ExtendedError, LookupStatus, NameServer, RRType
 from moxtls.dns.wire import Question
 from tests import MAX_WAIT
 from tests.dns.server import LoopbackServer, Trick

@@ -9,9 +9,8 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dns.resolvconf import NameServer
 from moxtls.dns.transport import NoReply
-from moxtls.dns.types import Answer, LookupStatus, NameRecord, RRType
+from moxtls.dns.types import Answer, LookupStatus, NameRecord, NameServer, RRType
 from moxtls.dns.validation import Diagnosis, ServerReport, ServerStatus, diagnose
 from moxtls.dns.wire import Question, failedAnswer
 
