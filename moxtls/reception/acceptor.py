@@ -25,8 +25,7 @@ from moxtls.reception.delivery import MailboxDelivery
 from moxtls.reception.message import IncomingMessage
 from moxtls.reception.observers import VerdictDispatcher
 from moxtls.reception.policy import Recipient
-from moxtls.reception.recipients import Directory, NotLocal
-from moxtls.reception.submission import addressOf
+from moxtls.reception.recipients import Directory, NotLocal, parseForwardPath
 from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import (
     RECIPIENT_OK,
@@ -145,7 +144,7 @@ class Reception:
 
         @return: The recipient, or the reply that refuses it.
         """
-        address = addressOf(text, self.hostname)
+        address = parseForwardPath(text, self.hostname)
         targets = self._local.directory.find(address)
         if isinstance(targets, NotLocal):
             return NO_RELAY

@@ -204,3 +204,14 @@ def isPostmaster(localPart: str) -> bool:
     sender of reports.
     """
     return localPart.lower().partition("+")[0] == POSTMASTER
+
+
+def parseForwardPath(recipient: str, hostname: str) -> Address:
+    """
+    Parse a forward-path.
+
+    @param recipient: An address, or C{postmaster} (RFC 5321 4.5.1).
+    """
+    if recipient.lower() == "postmaster":
+        recipient = f"{recipient}@{hostname}"
+    return Address.parse(recipient)

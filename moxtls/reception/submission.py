@@ -28,6 +28,7 @@ from moxtls.message.trace import (
 )
 from moxtls.queue.responses import isResponse
 from moxtls.queue.types import Envelope
+from moxtls.reception.recipients import parseForwardPath
 from moxtls.smtp.server.data import InvalidMessage
 from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import (
@@ -187,7 +188,9 @@ def envelopeOf(
     """
     sender = transaction.sender and str(Address.parse(transaction.sender))
     recipients = tuple(
-        dict.fromkeys(str(addressOf(each, hostname)) for each in transaction.recipients)
+        dict.fromkeys(
+            str(parseForwardPath(each, hostname)) for each in transaction.recipients
+        )
     )
     addressesASCII = all(each.isascii() for each in (sender, *recipients))
     parameters = transaction.parameters
@@ -203,14 +206,3 @@ def envelopeOf(
         requireTLS=True if parameters.requireTLS else dontRequire,
         response=isResponse(header),
     )
-
-
-def addressOf(recipient: str, hostname: str) -> Address:
-    """
-    Parse a forward-path.
-
-    @param recipient: An address, or C{postmaster} (RFC 5321 4.5.1).
-    """
-    if recipient.lower() == "postmaster":
-        recipient = f"{recipient}@{hostname}"
-    return Address.parse(recipient)
