@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from moxtls.authentication.cache import TTLCache
+from moxtls.authentication.deadline import OVERDUE, Deadline, Task
 from moxtls.authentication.dkim.signature import SignatureClaim
 from moxtls.authentication.dkim.verify import (
     DKIMCheck,
@@ -53,7 +54,7 @@ from moxtls.message.addresses import authorDomains
 from moxtls.message.header import Header, splitHeader, splitMessage
 from moxtls.message.trace import ClientInfo
 from moxtls.smtp.server.limits import networkOf
-from moxtls.tasks import OVERDUE, Deadline, Task, resolve
+from moxtls.tasks import resolve
 
 #: Seconds to wait at the end of a message for lookups still in progress, which are
 #: temporary errors then.  Longer than two lookups can take: the names of the client's

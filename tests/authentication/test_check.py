@@ -18,6 +18,7 @@ from moxtls.authentication.check import (
     MessageAuthenticator,
     authenticate,
 )
+from moxtls.authentication.deadline import OVERDUE
 from moxtls.authentication.outcome import AuthenticationOutcome
 from moxtls.authentication.results import AuthResult, DKIMResult
 from moxtls.dmarc.discovery import PublicSuffixes
@@ -29,7 +30,6 @@ from moxtls.domain import Domain
 from moxtls.message.addresses import FromField
 from moxtls.message.header import headerEnd, splitHeader
 from moxtls.message.trace import ClientInfo
-from moxtls.tasks import OVERDUE
 from tests.reception.signed import (
     BODY,
     HOST,
