@@ -38,7 +38,7 @@ from moxtls.reception.policy import (
 from moxtls.reception.recipients import isPostmaster
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.smtp.server.data import HEADER_TOO_LONG
-from moxtls.twistedmail.server import FilterResult, IFilteredMessage, IMessageFilter
+from moxtls.twistedmail.messages import FilterResult, IFilteredMessage, IMessageFilter
 
 
 @implementer(IMessageFilter)

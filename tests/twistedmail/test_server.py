@@ -1,7 +1,5 @@
 """
-Tests for L{moxtls.twistedmail.server} and L{moxtls.twistedmail.server}: what is
-asked about mail that servers of C{twisted.mail.smtp} take, and what becomes of
-it.
+Tests for L{moxtls.twistedmail.server} and L{moxtls.twistedmail.messages}.
 """
 
 from __future__ import annotations
@@ -27,12 +25,8 @@ from zope.interface.verify import verifyObject
 
 from moxtls.message.trace import ClientInfo
 from moxtls.smtp.types import Reply
-from moxtls.twistedmail.server import (
-    FilterResult,
-    IFilteredMessage,
-    IMessageFilter,
-    filterServer,
-)
+from moxtls.twistedmail.messages import FilterResult, IFilteredMessage, IMessageFilter
+from moxtls.twistedmail.server import filterServer
 from tests.certificates import good
 from tests.smtp.stock import Connection, Delivery, Kept, Realm, portal, stockFactory
 from tests.starttls import CLIENT_IP, Link, Presenting

@@ -33,7 +33,8 @@ from moxtls.message.spooled import MAX_IN_MEMORY
 from moxtls.message.trace import ClientInfo
 from moxtls.reception.observers import VerdictDispatcher
 from moxtls.reception.reportaddresses import ReportAddresses
-from moxtls.twistedmail.server import IFilteredMessage, IMessageFilter, filterServer
+from moxtls.twistedmail.messages import IFilteredMessage, IMessageFilter
+from moxtls.twistedmail.server import filterServer
 from moxtls.twistedmail.verdicts import MessageFilter
 from tests.reception.receiving import HOSTNAME, NOW, Listening
 from tests.reception.signed import HOST, OTHER_CLIENT, RELAY, message, resolver
