@@ -24,6 +24,11 @@ FIELD = r"(?:\{\w+(?:![rs])?(?::[^}]*)?\})"
 #: A module, or a name in one, as architecture.rst writes it.
 PLACE = re.compile(r"``([a-z]+(?:/[a-z]+)+)(?:\.([A-Za-z_]+))?``")
 
+#: A path in the repository.
+FILE = re.compile(
+    r"(?<![/\w])((?:moxtls|tests|docs|bench|fuzz|interop)/[\w/]+(?:\.\w+)?)"
+)
+
 
 @cache
 def texts() -> tuple[str, ...]:
@@ -70,6 +75,19 @@ class DocumentTests(SynchronousTestCase):
             if attribute != "py":
                 module = import_module(f"moxtls.{name.replace('/', '.')}")
                 self.assertTrue(not attribute or hasattr(module, attribute), name)
+
+    def test_files(self) -> None:
+        """
+        The files and folders that the documents name are there.
+        """
+        documents = [*DOCS.glob("*.rst"), *DOCS.parent.glob("*.rst")]
+        missing = {
+            f"{document.name}: {name}"
+            for document in documents
+            for name in FILE.findall(document.read_text())
+            if name != "docs/build" and not (DOCS.parent / name).exists()
+        }
+        self.assertEqual(missing, set())
 
     def test_api(self) -> None:
         """
