@@ -29,7 +29,7 @@ _DAY = timedelta(days=1)
 @dataclass(frozen=True)
 class Identity:
     """
-    A certificate, its key, and what is to be sent along.
+    A certificate, its key, and its chain.
     """
 
     certificate: x509.Certificate

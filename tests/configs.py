@@ -40,7 +40,7 @@ class ThreadCallReactor(MemoryReactorClock):
 
 def writeConfig(folder: Path, text: str = "") -> ConfigFiles:
     """
-    @param text: What the configuration has beside a name.
+    @param text: The configuration after the host name.
     """
     file = folder / "moxtls.toml"
     file.write_text(f'Hostname = "{HOSTNAME}"\n{text}')
@@ -51,7 +51,7 @@ def makeComponents(case: SynchronousTestCase, text: str) -> Components:
     """
     The components of a server with a reactor in memory, until the test ends.
 
-    @param text: What the configuration has beside a name.
+    @param text: The configuration after the host name.
     """
     configFiles = writeConfig(quickDirectory(case), text)
     configFiles.makeFolders()

@@ -25,7 +25,7 @@ class LocalPolicyTests(SynchronousTestCase):
 
     def test_default(self) -> None:
         """
-        By default it is RFC 9989, and nobody is an exception.
+        The default policy is RFC 9989's, without exceptions.
         """
         self.assertEqual(localPolicyOf(DMARC()), LocalPolicy())
 

@@ -216,7 +216,7 @@ class FileTests(ConfigFilesCase):
 
     def test_rootsPipe(self) -> None:
         """
-        A named pipe as CAFile is refused: reading it could take for ever.
+        A named pipe as CAFile is refused: reading it could block for ever.
         """
         os.mkfifo(self.folder / "ca.pem")
         configFiles = writeConfig(self.folder, 'CAFile = "ca.pem"\n')
@@ -346,8 +346,8 @@ class DMARCSubmitterTests(ConfigFilesCase):
 
     def test_found(self) -> None:
         """
-        It is what the configuration says, or a domain at or above the host
-        name; with a key that may sign any mail.
+        The submitter domain is the configured one, or a domain at or above the host
+        name, with a key that may sign any mail.
         """
         self.write("s.pem", rsaKey(1024))
         self.write("t.pem", rsaKey(1024))

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.app.mail}; L{tests.app.test_service} tests what is built with it.
+Tests for L{moxtls.app.mail}; its services are tested in L{tests.app.test_service}.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class MailboxStoresTests(SynchronousTestCase):
 
     def test_files(self) -> None:
         """
-        Accounts and the host have Maildirs; nobody else has.
+        Only accounts and the host have Maildirs.
         """
         mailboxStores = self.mailboxStores(ACCOUNT)
         self.assertIsInstance(mailboxStores.mailboxOf("anna"), Maildir)
@@ -47,8 +47,8 @@ class MailboxStoresTests(SynchronousTestCase):
 
     def test_remote(self) -> None:
         """
-        Another program may keep the mail of accounts; what is for the host
-        stays here.
+        With LMTP, another program keeps the mail of accounts; the host's own mail
+        stays in a Maildir.
         """
         text = '[LMTP]\nAddress = "/run/lmtp"\n' + ACCOUNT
         mailboxStores = self.mailboxStores(text)
@@ -117,8 +117,8 @@ class RouteTests(SynchronousTestCase):
 
     def test_smarthost(self) -> None:
         """
-        A smarthost takes everything, literals too, but what has a route of
-        its own.
+        A smarthost gets all mail, to address literals too, except for domains with a
+        route of their own.
         """
         outgoing = self.outgoing('[Delivery]\nTransport = "relay"\n' + ROUTES + RELAYS)
         relay = self.route(outgoing, "x@a.example")
@@ -129,8 +129,8 @@ class RouteTests(SynchronousTestCase):
 
     def test_domains(self) -> None:
         """
-        A route is for one domain, in whichever spelling, and not for those
-        below it: who wants them says so.
+        A route applies to one domain, in any spelling, and not to its subdomains,
+        which need routes of their own.
         """
         outgoing = self.outgoing(ROUTES + RELAYS)
         for recipient in ("x@xn--bcher-kva.example", "x@B\u00dcCHER.example"):

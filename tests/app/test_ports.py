@@ -59,7 +59,7 @@ class RaiseFileLimitTests(SynchronousTestCase):
 
     def test_forbidden(self) -> None:
         """
-        Without that, it goes on.
+        If the limit can't be raised, the start goes on.
         """
 
         def forbidden(which: int, to: tuple[int, int]) -> None:
@@ -72,8 +72,8 @@ class RaiseFileLimitTests(SynchronousTestCase):
 
 class BoundPortTests(SynchronousTestCase):
     """
-    Tests for L{BoundPort} before it is opened; what comes then is shown by
-    L{tests.app.test_service}.
+    Tests for L{BoundPort} before it is opened; L{tests.app.test_service} tests the
+    rest.
     """
 
     def test_taken(self) -> None:
@@ -197,8 +197,8 @@ class ListenerPortsTests(SynchronousTestCase):
 
     def test_misspelled(self) -> None:
         """
-        An address that isn't this host's can't be had, whatever others there are,
-        whose ports are given back.
+        An address of another host is refused, and the ports bound before are
+        released.
         """
         port = BoundPort("127.0.0.1", 0)
         port.close()

@@ -91,8 +91,7 @@ class SubmissionTests(ServerCase):
 
     async def test_loopback(self) -> None:
         """
-        Programs on this host need not log in; what they were told is queued
-        is queued.
+        Clients on this host need not log in; accepted messages are in the queue.
         """
         self.dns.zone.put("a.example", RRType.A, "127.0.0.1")
         server = self.started(SUBMISSION)
@@ -190,8 +189,8 @@ class SubmissionTests(ServerCase):
 
     async def test_loop(self) -> None:
         """
-        Mail for a domain that isn't ours, and whose mail host is this one, is
-        returned at once, and nobody is connected to (RFC 5321 5.1).
+        Mail for a domain that isn't local, but whose mail host is this one, fails at
+        once without a connection (RFC 5321 5.1).
         """
         self.dns.zone.put("a.example", RRType.MX, "1 mx.a.example.", "2 c.example.")
         self.dns.zone.put("mx.a.example", RRType.A, "127.0.0.1")
@@ -321,9 +320,9 @@ class AuthenticationTests(ServerCase):
 
     async def test_shared(self) -> None:
         """
-        All listeners count failures together, and passwords are checked by two
-        threads at most, which end with the server.  Where somebody logged in is known
-        after a restart: failures there are the account's own.
+        All listeners share counters of failed logins and at most two threads for
+        passwords, which end with the server. The networks of successful logins
+        survive a restart.
         """
         writeCertificate(self.folder, HOSTNAME)
         tables = "".join(
@@ -392,9 +391,9 @@ class ReceptionTests(ServerCase):
 
     async def test_recipients(self) -> None:
         """
-        Mail is taken for the postmaster of this host and of our domains, for root of
-        this host, for envelope senders of reports, and for reports about this host; for
-        nobody else, and for nobody elsewhere.
+        Mail is accepted for the postmaster of this host and of local domains, for
+        root of this host, for envelope senders of reports, and for addresses of
+        reports about this host; for no other recipient.
         """
         server = self.started(self.CONFIG)
         yes = [
@@ -471,9 +470,9 @@ class ReceptionTests(ServerCase):
 
     async def test_private(self) -> None:
         """
-        Mail, and all that is known of it, is for nobody else's eyes, whatever the
-        umask is and whoever made the data directory; an earlier version's databases
-        are closed, too.
+        Mail and its data is readable by the server's user only, whatever the umask
+        and the owner of the data directory; databases of earlier versions become
+        private, too.
         """
         data = self.folder / "data"
         data.mkdir()
@@ -545,8 +544,8 @@ class ReceptionTests(ServerCase):
 
     async def test_workerStopped(self) -> None:
         """
-        A process that stands still is replaced after its time; the message that it
-        had comes again (RFC 5321 4.2.1), and the next one is taken.
+        A worker process that hangs is replaced after a timeout; the client repeats
+        its message (RFC 5321 4.2.1), and the next one is accepted.
         """
         self.patch(mail, "MAX_SILENCE", 1)
         server = self.started(self.CONFIG)
@@ -595,8 +594,8 @@ class ReceptionTests(ServerCase):
 
     async def test_account(self) -> None:
         """
-        Mail for an account is checked, and is in its Maildir when the client
-        is told so; what a domain wants reported is recorded.
+        Mail for an account is checked, and in its Maildir before the reply; its
+        evaluation is recorded.
         """
         record = '"v=DMARC1; p=none; rua=mailto:reports@a.example"'
         self.dns.zone.put("_dmarc.a.example", RRType.TXT, record)
@@ -671,7 +670,7 @@ class ReceptionTests(ServerCase):
 
     async def test_warned(self) -> None:
         """
-        If nobody can sign DMARC reports, that is said where there would be
+        A warning is logged if no domain can sign DMARC reports, where there would be
         any.
         """
         for text, count in ((RECEPTION, 1), (RECEPTION + "Checks = false\n", 0)):
@@ -684,8 +683,7 @@ class ReceptionTests(ServerCase):
 
 class StoppingTests(ServerCase):
     """
-    Tests for stopping, whatever is going on: each ends with nothing left in
-    the reactor, which trial sees to.
+    Tests for stopping in any state: trial checks that nothing is left in the reactor.
     """
 
     async def test_unstarted(self) -> None:
@@ -711,8 +709,7 @@ class StoppingTests(ServerCase):
 
     async def test_clients(self) -> None:
         """
-        With clients at every stage of a conversation, and one that has not
-        been let in.
+        Clients in every state of a conversation, and one refused at the greeting.
         """
         server = self.started(SUBMISSION)
         where = ("127.0.0.1", server.ports["submission"])
@@ -779,8 +776,7 @@ class StoppingTests(ServerCase):
 
     async def test_failed(self) -> None:
         """
-        After a start that failed, with one line about the key that names what
-        can't be used.
+        A failed start logs one line about the key that names the unusable file.
         """
         data = self.folder / "data"
         data.mkdir()

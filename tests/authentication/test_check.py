@@ -164,7 +164,7 @@ class AuthenticateTests(CheckCase):
 
     def test_notes(self) -> None:
         """
-        Each step is told: what passed, what was published, what is aligned.
+        The result has each step: what passed, what was published, what is aligned.
         """
         found = self.outcome(message("x@a.example", "a.example", "relay.example"))
         notes = "\n".join(found.notes)
@@ -323,7 +323,7 @@ class TimeTests(CheckCase):
 
     def test_cancelled(self) -> None:
         """
-        When the client is gone nothing goes on being looked up.
+        Lookups are cancelled when the client disconnects.
         """
         for name, kind in (
             ("a.example", RRType.TXT),
@@ -458,8 +458,8 @@ class LookupLimitTests(CheckCase):
 
     def test_forgotten(self) -> None:
         """
-        Nothing goes on being looked up for clients that say MAIL, and then
-        nothing, but for the last few.
+        Lookups for transactions that end after MAIL are cancelled, except for the
+        last few.
         """
         for number in range(MAX_CACHED + 5):
             host = f"203.0.{number % 100}.{number // 100}"
@@ -471,7 +471,7 @@ class LookupLimitTests(CheckCase):
 
     def test_overdue(self) -> None:
         """
-        It is told whether something took too long.
+        Lookups that time out are marked as overdue.
         """
         found = self.outcome(message("x@a.example"))
         self.assertFalse(found.isOverdue)
@@ -547,8 +547,8 @@ class VerifyTests(CheckCase):
 
     def test_broken(self) -> None:
         """
-        If something of ours is broken, that is a temporary error, is logged,
-        and nothing is decided: what can't be verified now can be later.
+        An internal error is logged and becomes a temporary error, without a decision:
+        the message can be verified later.
         """
         self.checks.offload = lambda job: fail(OSError("no thread"))
         body = LARGE * 1000

@@ -216,7 +216,7 @@ class ReceivedSPFTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """
-        RFC 7208 9.1: result, comment, and what the result depends on.
+        RFC 7208 9.1: result, comment, and key-value pairs.
         """
         field = receivedSPF(US, FOUND, "x@a.example", "mail.a.example").decode()
         self.assertEqual(

@@ -1,6 +1,6 @@
 """
-Runs commands as several users, each in a process forked off one that has
-imported everything: it answers each line of JSON on standard input with one.
+Runs commands as several users, each in a fork of a process that has imported
+everything: reads JSON lines from standard input, and answers each with one.
 """
 
 from __future__ import annotations

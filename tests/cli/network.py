@@ -1,5 +1,5 @@
 """
-Commands that ask others: a DNS server on loopback, and whoever else there is.
+Commands that use the network: DNS servers and others on loopback.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class AuthTests(NetworkCommandCase):
 
     async def test_pass(self) -> None:
         """
-        Every step is told, up to the verdict (RFC 9989 5.3) and the field
-        that would be added (RFC 8601); LF line ends are as good as CRLF.
+        Every step is printed, up to the verdict (RFC 9989 5.3) and the
+        Authentication-Results field (RFC 8601); LF line ends are accepted.
         """
         words = ("--ip", "192.0.2.7", "--mail-from", "a@sender.example")
         told = await self.auth(self.message.replace(b"\r\n", b"\n"), *words)

@@ -33,8 +33,8 @@ class CheckTests(CommandCase):
 
     def test_good(self) -> None:
         """
-        A good one is said to be; so is what a postmaster may not have meant:
-        that nobody can sign reports (RFC 8460 3).
+        A valid configuration is reported as such, with a notice that no domain can
+        sign reports (RFC 8460 3).
         """
         self.assertEqual(
             self.good("config", "check").out,
@@ -180,7 +180,7 @@ class CheckTests(CommandCase):
 
     def test_all(self) -> None:
         """
-        All faults of a file, of what it names and of ports are told at once.
+        All faults of a configuration, its files and ports are reported at once.
         """
         taken = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(taken.close)
@@ -252,7 +252,7 @@ class CheckTests(CommandCase):
 
     def test_missing(self) -> None:
         """
-        A certificate that is missing or unreadable is reported.
+        A configuration file that is missing or unreadable is reported.
         """
         self.file.unlink()
         for file, why in [
@@ -270,8 +270,8 @@ class DescribeTests(CommandCase):
 
     def test_text(self) -> None:
         """
-        All of it is there in the order of the file: tables and keys with type
-        and default, and below each what it means, in lines that fit.
+        All tables and keys are described in the order of the file, with type, default
+        and meaning, in lines that fit.
         """
         columns(self, 60)
         lines = self.good("config", "describe", tty=True).out.splitlines()
@@ -321,7 +321,7 @@ class PasswordTests(CommandCase):
 
     def test_stdin(self) -> None:
         """
-        The first line of standard input is turned into what can be checked.
+        The first line of standard input is hashed, such that it can be verified.
         """
         out = self.good("config", "password", stdin="s\u00e9cret\nx".encode()).out
         self.assertTrue(StoredPassword.parse(out.strip()).verify("s\u00e9cret"))
@@ -338,7 +338,7 @@ class PasswordTests(CommandCase):
 
     def test_wrong(self) -> None:
         """
-        Nothing, and what can't be typed, is no password.
+        Empty and untypable passwords are refused.
         """
         for stdin in (b"", b"\n", b"\xff\n", b"a\x07b\n"):
             self.complaint("config", "password", stdin=stdin)

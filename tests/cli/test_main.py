@@ -26,7 +26,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_help(self) -> None:
         """
-        Every command is listed with what it is for.
+        Every command is listed with its purpose.
         """
         text = " ".join(parser([]).format_help().split())
         for name, (_, meaning) in COMMANDS.items():
@@ -46,7 +46,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_described(self) -> None:
         """
-        The help of every command says what it does, and what each argument is.
+        The help of every command describes the command and each argument.
         """
         for name in set(COMMANDS) - {"send", "lab"}:
             for each in self.commands(parser([name]), name):
@@ -72,7 +72,7 @@ class ParserTests(SynchronousTestCase):
 
 class ArgumentTests(CommandCase):
     """
-    Tests for what the command line as a whole does.
+    Tests for global options and errors.
     """
 
     def test_wrong(self) -> None:
@@ -97,7 +97,7 @@ class ArgumentTests(CommandCase):
 
     def test_version(self) -> None:
         """
-        The version is told.
+        C{--version} prints the version.
         """
         self.assertEqual(self.good("--version").out, f"moxtls {__version__}\n")
 
@@ -118,7 +118,7 @@ class ProcessTests(SynchronousTestCase):
 
     def test_help(self) -> None:
         """
-        Help is there at once: nothing of what commands need is imported.
+        Help imports no modules of the commands.
         """
         ran = self.run_("--help")
         self.assertEqual((ran.returncode, ran.stderr), (0, ""))

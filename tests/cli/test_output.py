@@ -127,8 +127,8 @@ class OutputTests(SynchronousTestCase):
 
     def test_escaped(self) -> None:
         """
-        Nothing that strangers say moves the cursor, or passes for another
-        line, a title or markup.
+        Untrusted text can't move the cursor, or look like another line, a title or
+        markup.
         """
         output = self.output(tty=True)
         output.table(("A",), [("\x1b[2J[red]\r\n\u202e",), (["\x9b1m", 1],)])
@@ -139,7 +139,7 @@ class OutputTests(SynchronousTestCase):
 
     def test_json(self) -> None:
         """
-        For programs, columns are keys, and what is for people is left out.
+        In JSON, columns are keys, and remarks are left out.
         """
         output = self.output(asJSON=True)
         output.line("for people")
@@ -158,7 +158,7 @@ class OutputTests(SynchronousTestCase):
 
     def test_empty(self) -> None:
         """
-        Nothing is a sentence for people, and an empty array for programs.
+        An empty table is a sentence in text, and an empty array in JSON.
         """
         for asJSON, said in ((False, "No reports.\n"), (True, "[]\n")):
             output = self.output(asJSON=asJSON)

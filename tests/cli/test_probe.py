@@ -56,8 +56,8 @@ class ProbeTests(NetworkCommandCase):
 
     async def test_good(self) -> None:
         """
-        Every host is connected to, and it is told what was found, what would
-        be reported, and that no mail was sent.
+        Every host is connected to; the output has the findings, the result to be
+        reported, and that no mail was sent.
         """
         self.serve(good("mx.example").context())
         ran = await self.run_("probe", "a.example")
@@ -73,7 +73,7 @@ class ProbeTests(NetworkCommandCase):
 
     async def test_json(self) -> None:
         """
-        Programs get the same, and policies in the words of RFC 8460.
+        JSON has the same, with policies in the words of RFC 8460.
         """
         self.serve(selfSigned("mx.example").context())
         ran = await self.run_("probe", "a.example", "--json")
@@ -137,7 +137,7 @@ class ProbeTests(NetworkCommandCase):
 
     async def test_plaintext(self) -> None:
         """
-        RFC 7435: a host without TLS takes mail from whoever demands none.
+        RFC 7435: a host without TLS can receive mail without TLS requirements.
         """
         self.say(b"220 mx.example hi", b"250 hi", b"221 bye")
         ran = await self.run_("probe", "a.example")

@@ -26,7 +26,7 @@ class QueueTests(CommandCase):
 
     def test_list(self) -> None:
         """
-        Each recipient has a row; what it comes to is below.
+        Each recipient has a row, with its last result below.
         """
         first = self.send("x@b.example", "y@b.example")
         second = self.send("z@c.example")
@@ -46,7 +46,7 @@ class QueueTests(CommandCase):
 
     def test_terminal(self) -> None:
         """
-        With 80 columns too a message can be told from the next.
+        Messages are distinguishable with 80 columns too.
         """
         columns(self, 80)
         name = self.send("x@b.example")
@@ -103,7 +103,7 @@ class QueueTests(CommandCase):
 
     def test_wrong(self) -> None:
         """
-        Nothing is done to nobody in particular.
+        Commands without a selection are refused.
         """
         for words in (["drop"], ["drop", "x", "--all"], []):
             self.complaint("queue", *words, status=2)

@@ -149,8 +149,8 @@ class ReportTests(NetworkCommandCase):
 
     async def test_sendNow(self) -> None:
         """
-        A domain can be sent what is known of today, up to now; what happens
-        afterwards goes into another report, as C{pending} and C{preview} say.
+        A domain can be sent a report on today up to now; later results go into
+        another report, as C{pending} and C{preview} show.
         """
         chosen = ("--now", "--domain", "today.example")
         for _ in range(2):
@@ -206,8 +206,8 @@ class ReportTests(NetworkCommandCase):
 
 class DMARCTests(NetworkCommandCase):
     """
-    Tests for C{moxtls report --kind dmarc}: one domain is owed a report about
-    yesterday, and nobody here has had to do with another.
+    Tests for C{moxtls report --kind dmarc}: one domain requests a report about
+    yesterday, and another has no history with any account.
     """
 
     async def setUp(self) -> None:  # type: ignore[override]
@@ -435,8 +435,8 @@ class ShowTests(CommandCase):
 
     def test_several(self) -> None:
         """
-        Several reports are told apart; if one can't be read, that is all
-        there is.
+        Several reports are separated; an unreadable one fails the command without
+        output.
         """
         files = [self.write(JSON, name) for name in ("one", "two")]
         lines = self.good("report", "show", *files).out.splitlines()
@@ -479,7 +479,7 @@ class ShowTests(CommandCase):
     @given(st.binary(max_size=300) | st.text(max_size=100).map(str.encode))
     def test_anything(self, data: bytes) -> None:
         """
-        Any bytes whatever are refused, or shown, and never more than that.
+        Any bytes are refused or shown, without other errors.
         """
         self.assertTidy(data)
 

@@ -32,7 +32,7 @@ class SendTests(CommandCase):
 
     def test_stdin(self) -> None:
         """
-        A message comes on standard input, and gets what it lacks.
+        A message is read from standard input, and missing fields are added.
         """
         ran = self.good("send", "x@b.example", stdin=b"Subject: hi\n\nhello\n")
         body = self.body(ran)
@@ -83,8 +83,8 @@ class SendTests(CommandCase):
 
     def test_history(self) -> None:
         """
-        To whom our people write is known from then on, as it decides on who
-        gets DMARC reports.
+        Recipients are recorded in the account's history, on which DMARC reports
+        depend.
         """
         self.good("send", "x@mail.b.example", "y@mail.example.org")
         ledger = Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")
@@ -123,7 +123,7 @@ class SendTests(CommandCase):
 
     def test_help(self) -> None:
         """
-        Help is there for those who ask.
+        C{--help} prints help.
         """
         for word in ("-h", "--help"):
             self.assertIn("usage: moxtls send", self.good("send", word).out)

@@ -73,15 +73,15 @@ class PerformTests(CommandCase):
 
     def test_refusal(self) -> None:
         """
-        Why a command can't do something is one line, whatever is in it.
+        A command's error is one line, whatever its text.
         """
         ran = self.raising(CommandError("it\nis\x1b so"))
         self.assertEqual(ran, Ran(1, "", "moxtls: it\\nis\\x1b so\n"))
 
     def test_unexpected(self) -> None:
         """
-        A mistake of ours ends the command all the same, with one line, and
-        with all there is for those who ask.
+        An internal error ends the command with one line, and with a traceback on
+        request.
         """
         ran = self.raising(ZeroDivisionError("by\nzero"))
         said = "moxtls: ZeroDivisionError: by\\nzero (--verbose says more)\n"
@@ -99,8 +99,7 @@ class PerformTests(CommandCase):
 
     def test_cancelled(self) -> None:
         """
-        Cancelling gives up on what a command waits for, and closes what it
-        opened.
+        Cancellation cancels what a command waits for, and closes what it opened.
         """
         opened: list[IQueue] = []
 
@@ -152,7 +151,7 @@ class ConfigFileTests(CommandCase):
 
     def test_nowhere(self) -> None:
         """
-        If there is none, where it was looked for is told.
+        Without a configuration file, the error names the paths that were tried.
         """
         self.file.unlink()
         with patch("moxtls.cli.shell.CONFIGS", ("moxtls.toml", "/nowhere/x.toml")):
@@ -256,12 +255,12 @@ class StoreTests(CommandCase):
 
 class TimesTests(SynchronousTestCase):
     """
-    Tests for times as people write them.
+    Tests for the format of times.
     """
 
     def test_moment(self) -> None:
         """
-        Times are in UTC, and what has no time is empty.
+        Times are in UTC; a missing time is empty.
         """
         self.assertEqual(moment(1_795_521_600.9), "2026-11-24 12:00:00")
         self.assertEqual(moment(0), "")

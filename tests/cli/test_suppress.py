@@ -57,7 +57,7 @@ class SuppressTests(CommandCase):
 
     def test_over(self) -> None:
         """
-        Entries whose time is over are shown as what they are.
+        Expired entries are shown as expired.
         """
         self.good("suppress", "add", "a@b.example", "--for", "1h")
         self.clock.advance(3601)
@@ -66,7 +66,7 @@ class SuppressTests(CommandCase):
 
     def test_json(self) -> None:
         """
-        Programs are told what was done.
+        JSON has the changed entries.
         """
         told = {"destination": "mailto:a@b.example", "until": "2026-12-25 12:00:00"}
         ran = self.good("suppress", "add", "a@b.example", "--json")

@@ -206,7 +206,7 @@ class UsersCase(SynchronousTestCase):
 
     def queued(self) -> list[str]:
         """
-        The recipients of what is in the queue.
+        The recipients in the queue.
         """
         rows = json.loads(self.assertGood("root", "queue", "list", "--json"))
         return [row["recipient"] for row in rows]
@@ -309,7 +309,7 @@ class BesideTests(UsersCase):
 
     def test_other(self) -> None:
         """
-        Other users are told in one line who may look.
+        Other users get one line that names the permitted ones.
         """
         for words in (*READING, *WRITING[1:]):
             said = f"{self.data}: only root and user {OWNER} may do this"

@@ -76,8 +76,8 @@ def outdated(identity: Identity) -> SSL.Context:
 
 def demanding(identity: Identity) -> SSL.Context:
     """
-    For a server that wants to see a certificate of ours, and says so when for
-    us the handshake is over (RFC 8446 4.4.2.4).
+    A context of a server that requires a client certificate, and alerts after the
+    client's handshake is complete (RFC 8446 4.4.2.4).
     """
     context = identity.context()
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
@@ -90,9 +90,10 @@ def demanding(identity: Identity) -> SSL.Context:
 @implementer(IPolicyCache)
 class FakePolicies:
     """
-    @ivar lookup: What there is to say about any domain; an exception, or
-        C{None} to say nothing, ever.
-    @ivar asked: About whom.
+    MTA-STS policies.
+
+    @ivar lookup: The lookup of any domain; an exception, or C{None} to never answer.
+    @ivar asked: The domains looked up.
     """
 
     def __init__(self) -> None:
@@ -111,8 +112,10 @@ class FakePolicies:
 @implementer(ISessionObserver)
 class FakeObserver:
     """
-    @ivar outcomes: What was told.
-    @ivar answer: What comes of it, instead of success.
+    Records TLS outcomes.
+
+    @ivar outcomes: The recorded outcomes.
+    @ivar answer: The result instead of success.
     """
 
     def __init__(self) -> None:
@@ -190,7 +193,7 @@ class DeliveryCase(SynchronousTestCase):
 
     def server(self, context: SSL.Context | None = None, **script: object) -> Scripted:
         """
-        A server that nobody can reach yet.
+        A server without an address.
 
         @param script: As of L{Scripted}.
         """
@@ -230,7 +233,7 @@ class DeliveryCase(SynchronousTestCase):
 
     def deliver(self, *parcels: BatchMessage, **choices: object) -> tuple[Result, ...]:
         """
-        Make an attempt that comes to its end without waiting.
+        Make an attempt that ends without waiting.
         """
         attempt = self.attempt(*parcels, **choices)
         results = self.successResultOf(attempt)

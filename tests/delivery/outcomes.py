@@ -29,7 +29,7 @@ def seen(resultType: ResultType, reason: str = "") -> FailureDetail:
 
 class OutcomeCase(DeliveryCase):
     """
-    Says what was told.
+    Assertions on TLS outcomes.
     """
 
     def assertRecipient(

@@ -1,8 +1,5 @@
 """
-Tests for L{moxtls.delivery.attempt}, as deliveries use it.
-
-Tests for L{moxtls.delivery.attempt} and L{moxtls.delivery.attempt}: where mail
-goes, and what becomes of it.  What is told about TLS is in
+Tests for L{moxtls.delivery.attempt}: hosts and results. TLS outcomes are tested in
 C{test_delivery_tls}.
 """
 
@@ -41,7 +38,7 @@ OTHER = "other@example.com"
 @implementer(IResultRecorder)
 class SlowRecorder:
     """
-    @ivar waiting: Results, and what is to fire once they are recorded.
+    @ivar waiting: Results, each with the Deferred that fires once they are recorded.
     """
 
     def __init__(self) -> None:
@@ -146,8 +143,8 @@ class SeveralMessagesTests(DeliveryCase):
 
     def test_lostWhileRecording(self) -> None:
         """
-        If the host is lost meanwhile, the next one is asked once the results are
-        recorded; what had waited for that isn't sent any more.
+        If the host is lost meanwhile, the next one is tried once the results are
+        recorded; waiting commands aren't sent any more.
         """
         self.recorder = recorder = SlowRecorder()
         first = self.serve(self.goodContext())
@@ -212,7 +209,7 @@ class SeveralMessagesTests(DeliveryCase):
 
     def test_limitedAndRefused(self) -> None:
         """
-        In another connection, nobody is asked about who had an answer.
+        Another connection isn't used for recipients with a final reply.
         """
         postbox = Postbox({"u0@example.com": Reply(450, "4.2.1", "full")})
         build = postbox.server(self.clock, None, transactions=1)
@@ -234,7 +231,7 @@ class SeveralMessagesTests(DeliveryCase):
 
     def test_closingForNow(self) -> None:
         """
-        If there is no other host, that is what is said to all of them.
+        Without another host, all recipients get that reply.
         """
         self.serve(replies={"MAIL": ["250 ok", "421 4.7.0 enough"]})
         self.resolver.put("example.com", RRType.MX, f"10 {MX}")
@@ -246,8 +243,8 @@ class SeveralMessagesTests(DeliveryCase):
 
     def test_unreadable(self) -> None:
         """
-        A message that we can't read has to wait; the others go on, and what
-        was delivered is known to be.
+        An unreadable message is deferred; the others go on, and delivered ones stay
+        so.
         """
         server = self.serve()
         lost = replace(self.parcels[1], path=Path(self.mktemp()))
@@ -329,7 +326,7 @@ class NextHopTests(DeliveryCase):
 
     def test_first(self) -> None:
         """
-        Nobody else is asked if the first host took everything.
+        No other host is tried if the first one accepted everything.
         """
         self.secondHost()
         self.serve()
@@ -349,8 +346,8 @@ class NextHopTests(DeliveryCase):
 
     def test_nullMX(self) -> None:
         """
-        RFC 7505 3: who has a null MX gets no mail, and there is nothing to
-        say about TLS, nor to ask about MTA-STS.
+        RFC 7505 3: mail to a domain with a null MX fails, without a TLS outcome and
+        without a lookup of its MTA-STS policy.
         """
         self.resolver.put("example.com", RRType.MX, "0 .")
         self.assertResults(self.deliver(), (USER, DeliveryStatus.PERMANENT, "5.1.10"))
@@ -398,8 +395,8 @@ class NextHopTests(DeliveryCase):
 
     def test_literal(self) -> None:
         """
-        RFC 5321 4.1.3: an address literal is where the mail goes; nothing is
-        looked up, and no TLS outcome recorded, for nobody can ask for one.
+        RFC 5321 4.1.3: mail to an address literal goes to that address, without
+        lookups and without a TLS outcome, for which no report can be requested.
         """
         self.serve(self.goodContext())
         for literal in (f"[{IP4}]", f"[IPv6:{IP6}]"):
@@ -444,7 +441,7 @@ class AddressTests(DeliveryCase):
 
     def test_next(self) -> None:
         """
-        The next address is dialed if nobody is at the first.
+        The next address is tried if the first one doesn't answer.
         """
         self.serve(ip=IP4)
         self.assertDelivered(self.deliver())
@@ -528,7 +525,7 @@ class AddressTests(DeliveryCase):
 
 class HostTests(DeliveryCase):
     """
-    Tests for what hosts say to recipients and sessions.
+    Tests for replies to recipients and sessions.
     """
 
     def setUp(self) -> None:
@@ -551,8 +548,8 @@ class HostTests(DeliveryCase):
 
     def test_forNow(self) -> None:
         """
-        RFC 5321 5.1: until a delivery attempt succeeds.  Who is refused for
-        now may be taken by the next host; who has it isn't sent it again.
+        RFC 5321 5.1: hosts are tried until one accepts. A recipient refused
+        temporarily may be accepted by the next host; accepted ones aren't repeated.
         """
         first = self.serve(replies={"RCPT": ["450 4.2.1 full", "250 ok"]})
         second = self.serve(ip=SECOND_IP)
@@ -563,7 +560,7 @@ class HostTests(DeliveryCase):
 
     def test_forNowEverywhere(self) -> None:
         """
-        If no other host knows better, what was said to the recipient counts.
+        Without a better reply from another host, the reply to the recipient counts.
         """
         self.serve(replies={"RCPT": "450 4.2.1 full"})
         (result,) = self.deliver()
@@ -588,8 +585,8 @@ class HostTests(DeliveryCase):
 
     def test_unwelcome(self) -> None:
         """
-        A host that takes nothing from anybody leaves it to the next; only if
-        all of them are so is it permanent.
+        A host that refuses all mail is skipped; the failure is permanent only if all
+        hosts do so.
         """
         self.serve(greeting="554 no SMTP service here")
         second = self.serve(ip=SECOND_IP)
@@ -731,7 +728,7 @@ class HostTests(DeliveryCase):
 
     def test_yesToWhat(self) -> None:
         """
-        A reply that says yes, but not to what was asked, takes nothing.
+        A positive reply of an unexpected code isn't acceptance.
         """
         self.serve(replies={"MAIL": "354 go on"})
         self.serve(ip=SECOND_IP, replies={"MAIL": "354 go on"})
@@ -749,13 +746,13 @@ class UnreachableTests(DeliveryCase):
 
     def test_nobody(self) -> None:
         """
-        Nobody answers at any address.
+        No address of the destination answers.
         """
         self.assertUnreachable(True)
 
     def test_noAnswer(self) -> None:
         """
-        The DNS doesn't say which hosts there are.
+        The lookup of the hosts fails.
         """
         self.resolver.fail("example.com", RRType.MX)
         self.assertUnreachable(True)
@@ -780,31 +777,31 @@ class UnreachableTests(DeliveryCase):
 
     def test_gone(self) -> None:
         """
-        A host's permanent refusal applies only to this attempt's recipients: later
-        ones may be of other domains.
+        A permanent refusal doesn't mark the destination as unreachable: it concerns
+        this attempt's recipients only, and later ones may be of other domains.
         """
         self.serve(greeting="554 5.7.1 go away")
         self.assertUnreachable(False)
 
     def test_begun(self) -> None:
         """
-        A host that is lost within a transaction may be so for what is in that
-        message.
+        A connection lost within a transaction doesn't mark the destination as
+        unreachable: the reason may be the message.
         """
         self.serve(replies={"DATA": ["421 4.3.2 later"]})
         self.assertUnreachable(False)
 
     def test_recipient(self) -> None:
         """
-        A temporary refusal of a recipient may be specific to the message too.
+        A temporary refusal of a recipient doesn't either.
         """
         self.serve(replies={"RCPT": ["450 4.2.1 full"]})
         self.assertUnreachable(False)
 
     def test_demands(self) -> None:
         """
-        Nobody may be trusted with a message that requires TLS, or a report
-        that mustn't go in plaintext, and yet with other mail.
+        A failed message that requires TLS, or a report that mustn't go in plaintext,
+        doesn't mark the destination as unreachable: other mail may be deliverable.
         """
         self.assertUnreachable(False, requireTLS=True)
         self.assertUnreachable(False, report=ReportKind.DMARC)
@@ -813,7 +810,7 @@ class UnreachableTests(DeliveryCase):
 
 class ErrorTests(DeliveryCase):
     """
-    Tests for what of ours can fail.
+    Tests for internal errors.
     """
 
     def test_observer(self) -> None:
@@ -830,8 +827,8 @@ class ErrorTests(DeliveryCase):
 
     def test_policies(self) -> None:
         """
-        If policies can't be had for a reason of ours, the mail waits, and
-        nothing is known.
+        If policies can't be looked up for a local reason, the mail waits, without a
+        TLS outcome.
         """
         self.policies.lookup = OSError("disk")
         self.assertDelayed(self.deliver(), "4.3.0")

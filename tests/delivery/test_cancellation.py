@@ -112,8 +112,8 @@ class CancellationTests(DeliveryCase):
 
     def test_seen(self) -> None:
         """
-        RFC 8460 4: what was seen of the first hosts is recorded, and said to
-        the sender, also if the next ones take longer than an attempt may.
+        RFC 8460 4: the TLS outcome of the first hosts is recorded and in the result,
+        also if the attempt times out at the next ones.
         """
         self.secondHost()
         self.publish(Mode.ENFORCE)
@@ -138,7 +138,7 @@ class CancellationTests(DeliveryCase):
 
     def test_passing(self) -> None:
         """
-        RFC 5321 4.2.1: what a host said to a recipient is a better answer.
+        RFC 5321 4.2.1: a host's reply to a recipient is preferred to the timeout.
         """
         self.secondHost()
         self.serve(replies={"RCPT": "450 4.2.1 full"})
@@ -150,8 +150,8 @@ class CancellationTests(DeliveryCase):
 
     def test_recording(self) -> None:
         """
-        The mail is delivered, also if we don't wait for its outcome to be
-        recorded.  That goes on, and is logged if it fails.
+        A cancelled attempt doesn't wait for its outcome to be recorded: recording
+        goes on, and a failure is logged.
         """
         for fails in (False, True):
             recording: Deferred[None] = Deferred(lambda _: self.fail("cancelled"))

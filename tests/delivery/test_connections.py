@@ -50,8 +50,8 @@ class DialerTests(SynchronousTestCase):
 
     def test_pause(self) -> None:
         """
-        An address where nobody is isn't dialed again for a while, and what was
-        found out is said instead; others are.
+        An address that doesn't answer isn't tried again for a while; the previous
+        error is reported instead. Other addresses are tried.
         """
         dialer = Dialer(self.clock, self.network.endpoint, pause=60)
         settings = ClientSettings("us.example", TRUST)

@@ -1,6 +1,6 @@
 """
-Tests for what L{moxtls.delivery.attempt} tells about TLS with hosts and
-domains that have policies.
+Tests for the TLS outcomes of L{moxtls.delivery.attempt} with hosts and domains that
+have policies.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class DANETests(OutcomeCase):
 
     def test_matching(self) -> None:
         """
-        A record that matches: the policy is told with its usable records;
-        what the Web PKI thinks is told to the recipient domain.
+        A matching record: the reported policy has the usable records; a failure by
+        the Web PKI is reported to the recipient domain.
         """
         record = matching(self.identity)
         self.secure(MISMATCHING, record, UNUSABLE)
@@ -70,8 +70,8 @@ class DANETests(OutcomeCase):
 
     def test_mismatch(self) -> None:
         """
-        No record matches: a failure of both, told to the host.  There is no
-        plaintext.
+        No matching record: a failure of both, reported to the host. Plaintext isn't
+        used.
         """
         self.secure(MISMATCHING)
         server = self.serve(self.identity.context(), self.server())
@@ -99,8 +99,8 @@ class DANETests(OutcomeCase):
 
     def test_unusable(self) -> None:
         """
-        RFC 7672 2.2: records nobody can use still promise TLS, but with any
-        certificate.  That is told, as seen in no session.
+        RFC 7672 2.2: unusable records still require TLS, with any certificate. They
+        are reported, with no sessions.
         """
         self.secure(UNUSABLE)
         self.serveIdentity()
@@ -128,7 +128,7 @@ class DANETests(OutcomeCase):
 
     def test_ignored(self) -> None:
         """
-        C{TLS-Required: No}: a mismatch is told, and TLS used all the same.
+        C{TLS-Required: No}: a mismatch is reported, and TLS used all the same.
         """
         self.secure(MISMATCHING)
         server = self.serve(self.identity.context())
@@ -159,8 +159,8 @@ class DANETests(OutcomeCase):
 
     def test_notAsked(self) -> None:
         """
-        RFC 7672 2.2.2: where the MX records or the addresses aren't signed,
-        nobody asks for TLSA records.
+        RFC 7672 2.2.2: TLSA records aren't looked up if the MX records or addresses
+        aren't signed.
         """
         for insecure in ("example.com", MX):
             self.observer.outcomes.clear()
@@ -208,7 +208,7 @@ class MTASTSTests(OutcomeCase):
 
     def test_policy(self) -> None:
         """
-        The policy is told with its lines and hosts, in testing as well.
+        The policy is reported with its lines and hosts, in testing mode too.
         """
         for mode in (Mode.TESTING, Mode.ENFORCE):
             self.observer.outcomes.clear()
@@ -252,8 +252,8 @@ class MTASTSTests(OutcomeCase):
 
     def test_enforced(self) -> None:
         """
-        An untrusted certificate: a failure of both, told to the recipient
-        domain, and no mail.
+        An untrusted certificate: a failure of both, reported to the recipient domain;
+        the mail isn't sent.
         """
         self.publish(Mode.ENFORCE)
         server = self.serve(selfSigned(MX).context(), self.server())
@@ -342,7 +342,7 @@ class MTASTSTests(OutcomeCase):
 
     def test_mismatchTesting(self) -> None:
         """
-        In testing it is told, and the host used.
+        In testing mode a mismatch is reported, and the host used.
         """
         self.mismatch(Mode.TESTING)
         self.assertDelivered(self.deliver())
@@ -361,8 +361,8 @@ class MTASTSTests(OutcomeCase):
 
     def test_broken(self) -> None:
         """
-        A policy that can't be had is told as one without lines; the mail goes
-        out as without a policy (RFC 8461 5.1).
+        A policy that can't be fetched is reported without lines; the mail is sent as
+        without a policy (RFC 8461 5.1).
         """
         for failure in (
             FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, "record-syntax-error"),
@@ -379,8 +379,8 @@ class MTASTSTests(OutcomeCase):
 
     def test_cached(self) -> None:
         """
-        A cached policy that helps out is applied, and told with the reason
-        why it had to.
+        A cached policy used as a fallback is applied, and reported with the reason
+        for the fallback.
         """
         reason = "dns-lookup+fallback-to-cached-policy"
         failure = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, reason)
@@ -406,8 +406,8 @@ class MTASTSTests(OutcomeCase):
 
     def test_never(self) -> None:
         """
-        RFC 8461 3.3, 5.1: if it can never be said, the mail goes without a
-        policy after some attempts; each of them is told.
+        RFC 8461 3.3, 5.1: if policy lookups always fail, the mail is sent without a
+        policy after some attempts; each of them is reported.
         """
         self.resolver.fail("_mta-sts.example.com", RRType.TXT)
         self.policies.lookup = self.successResultOf(self.askCache())
@@ -438,8 +438,8 @@ class MTASTSTests(OutcomeCase):
 
     def test_neverRequired(self) -> None:
         """
-        RFC 8689 4.2.1: mail with REQUIRETLS goes on waiting, rather than being
-        refused for a policy that nobody could look up.
+        RFC 8689 4.2.1: mail with REQUIRETLS waits on, rather than failing for a
+        policy that couldn't be looked up.
         """
         self.resolver.fail("_mta-sts.example.com", RRType.TXT)
         self.policies.lookup = self.successResultOf(self.askCache())
@@ -448,8 +448,8 @@ class MTASTSTests(OutcomeCase):
 
     def test_ourError(self) -> None:
         """
-        A policy that can't be had from where we remember it might be enforced,
-        however long that takes; there is nothing to tell about the domain.
+        A cache that can't be read might hold an enforced policy, however long that
+        takes; no outcome of the domain is recorded.
         """
         self.policies.lookup = STSLookup(EXAMPLE, temporary=True)
         self.assertDelayed(self.deliver(attempt=9), "4.4.3")
@@ -497,8 +497,8 @@ class MTASTSTests(OutcomeCase):
 
     def test_domain(self) -> None:
         """
-        RFC 8461 5: the policy is that of the recipients' domain, not of what
-        it is an alias for.
+        RFC 8461 5: the policy is that of the recipients' domain, not that of its
+        CNAME target.
         """
         self.resolver.put("alias.example", RRType.CNAME, "example.com")
         self.serve(self.goodContext())

@@ -1,6 +1,5 @@
 """
-Tests for what L{moxtls.delivery.attempt} demands of TLS, and for what it
-tells about it.
+Tests for the TLS requirements and TLS outcomes of L{moxtls.delivery.attempt}.
 """
 
 from __future__ import annotations
@@ -51,8 +50,8 @@ class OpportunisticTests(OutcomeCase):
 
     def test_untrusted(self) -> None:
         """
-        A certificate nobody has to trust: a success, with the failure told
-        beside it to the recipient domain, in every detail.
+        An untrusted certificate without a policy: a success, with the failure
+        reported to the recipient domain in every detail.
         """
         server = self.serve(selfSigned(MX).context())
         self.assertDelivered(self.deliver())
@@ -80,7 +79,7 @@ class OpportunisticTests(OutcomeCase):
 
     def test_notOffered(self) -> None:
         """
-        No STARTTLS: told to both, counted as neither success nor failure.
+        No STARTTLS: reported to both, counted as neither success nor failure.
         """
         self.serve()
         self.assertDelivered(self.deliver())
@@ -95,8 +94,8 @@ class OpportunisticTests(OutcomeCase):
         self, reason: tuple[str, str], context: object, **script: object
     ) -> None:
         """
-        TLS that fails: the message is delivered in plaintext in another
-        connection, about which nothing is told.
+        TLS fails: the message is delivered in plaintext on another connection, which
+        isn't reported.
         """
         second = self.server()
         self.network.serve(IP4, self.server(context, **script), second)  # type: ignore[arg-type]
@@ -314,9 +313,8 @@ class DNSSECTests(OutcomeCase):
 
     def test_tlsaLookup(self) -> None:
         """
-        RFC 8460 4.3.2.1: the same for every TLSA lookup that fails.  Resolvers
-        need not say that it was because of DNSSEC, and some say what else went
-        wrong on the way.
+        RFC 8460 4.3.2.1: the same for every failed TLSA lookup. Resolvers need not
+        attribute it to DNSSEC, and some add other errors.
         """
         self.secure()
         unreachable = "dns-extended-error-22-no-reachable-authority"
@@ -364,7 +362,7 @@ class DNSSECTests(OutcomeCase):
 
     def test_tlsaIgnored(self) -> None:
         """
-        C{TLS-Required: No} ignores it (RFC 8689 3); it is told all the same.
+        C{TLS-Required: No} ignores it (RFC 8689 3); it is reported all the same.
         """
         self.secure()
         self.resolver.fail(f"_25._tcp.{MX}", RRType.TLSA, BOGUS)
@@ -388,7 +386,8 @@ class ReportTests(OutcomeCase):
 
     def test_sendReport(self) -> None:
         """
-        Those of reports never do, whether TLS failed or not; all others do.
+        Outcomes of report deliveries never cause a report, whether TLS failed or not;
+        all others do.
         """
         fine, broken = self.goodContext(), outdated(good(MX))
         self.assertFalse(self.causes(ReportKind.TLS, fine))

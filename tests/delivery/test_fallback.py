@@ -128,7 +128,7 @@ class FallbackTests(DeliveryCase):
 
     def test_wrong(self) -> None:
         """
-        A host whose certificate nobody vouches for.
+        A host with an untrusted certificate.
         """
         self.check(WRONG, selfSigned(MX), MISMATCHING)
 
@@ -165,8 +165,8 @@ class RequireTLSTests(DeliveryCase):
 
     def test_noPolicy(self) -> None:
         """
-        RFC 8689 4.2.1: without DANE or an MTA-STS policy that is enforced,
-        nobody is even dialed.
+        RFC 8689 4.2.1: without DANE or an enforced MTA-STS policy, no host is
+        connected to.
         """
         self.refused()
         self.publish(Mode.TESTING)
@@ -179,7 +179,7 @@ class RequireTLSTests(DeliveryCase):
 
     def test_unusable(self) -> None:
         """
-        TLSA records that nobody can use authenticate nobody.
+        Unusable TLSA records don't authenticate hosts.
         """
         self.secure(UNUSABLE)
         self.refused()
@@ -187,8 +187,8 @@ class RequireTLSTests(DeliveryCase):
 
     def test_passedOn(self) -> None:
         """
-        With a policy that is enforced, or usable TLSA records, a host that
-        knows REQUIRETLS gets the mail, and is told (RFC 8689 4.2).
+        With an enforced policy, or usable TLSA records, a host with REQUIRETLS gets
+        the mail with that parameter (RFC 8689 4.2).
         """
         self.publish(Mode.ENFORCE)
         server = self.serve(self.goodContext())
@@ -251,8 +251,8 @@ class RequireTLSTests(DeliveryCase):
 
     def test_bounce(self) -> None:
         """
-        RFC 8689 5: a bounce isn't discarded because nobody vouches for the
-        host, or the host doesn't know REQUIRETLS.
+        RFC 8689 5: a bounce isn't discarded because the host isn't authenticated or
+        lacks REQUIRETLS.
         """
         server = self.serve(selfSigned(MX).context(), extensions=())
         results = self.deliver(self.bounce(), requireTLS=True)
@@ -261,7 +261,7 @@ class RequireTLSTests(DeliveryCase):
 
     def test_bouncePassedOn(self) -> None:
         """
-        A host that knows it is told nevertheless (RFC 8689 5).
+        A host with REQUIRETLS gets the bounce with that parameter (RFC 8689 5).
         """
         server = self.serve(selfSigned(MX).context())
         self.assertDelivered(self.deliver(self.bounce(), requireTLS=True))

@@ -44,7 +44,9 @@ Addresses = ["anna@here.example", "bob@here.example"]
 @implementer(IMailbox)
 class FailingMailbox(FakeMailbox):
     """
-    @ivar why: What deliveries fail with; C{None} to never answer.
+    A mailbox that fails.
+
+    @ivar why: The exception; C{None} to never answer.
     """
 
     why: Exception | None = None
@@ -58,9 +60,9 @@ class FailingMailbox(FakeMailbox):
 @implementer(IMailbox)
 class SlowMailbox(FakeMailbox):
     """
-    Stores what it is given, and says so later.
+    A mailbox that stores messages at once, and confirms later.
 
-    @ivar waiting: What to fire for that.
+    @ivar waiting: Deferreds of unconfirmed deliveries.
     """
 
     def __init__(self) -> None:
@@ -131,8 +133,8 @@ class LocalCourierTests(SynchronousTestCase):
 
     def test_delivered(self) -> None:
         """
-        A message for somebody here is put into the mailbox, unread, with its
-        reverse-path and his address on top.  RFC 5321 4.4
+        A message to a local account is stored in its mailbox, unread, with
+        reverse-path and recipient on top (RFC 5321 4.4).
         """
         verifyObject(ICourier, self.courier)
         result = self.deliver("Bob+x@here.example")
@@ -154,7 +156,7 @@ class LocalCourierTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        Somebody who isn't here will not be here later.  RFC 3463 3.2
+        An unknown local recipient fails permanently (RFC 3463 3.2).
         """
         for recipient, status in [
             ("nobody@here.example", "5.1.1"),
@@ -169,8 +171,8 @@ class LocalCourierTests(SynchronousTestCase):
 
     def test_failing(self) -> None:
         """
-        A full mailbox may have room later (RFC 3463 3.3: X.2.2 is transient),
-        as may a broken one; who refuses once does so for good.
+        A full mailbox may have room later (RFC 3463 3.3: X.2.2 is transient), as may
+        a broken one; a refusal is permanent.
         """
         for why, ending, status in [
             (MailboxFull(), DeliveryStatus.TEMPORARY, "4.2.2"),
@@ -212,8 +214,8 @@ class LocalCourierTests(SynchronousTestCase):
 
     def test_alias(self) -> None:
         """
-        All members get it.  Where one doesn't yet, the result says who has,
-        and the next attempt is for the others only.
+        All members of an alias get the message. If one fails temporarily, the result
+        has the others as stored, and the next attempt skips them.
         """
         self.failing("bob", MailboxFull())
         result = self.deliver("all@here.example")
@@ -228,7 +230,7 @@ class LocalCourierTests(SynchronousTestCase):
 
     def test_aliasRefused(self) -> None:
         """
-        The sender hears of a member that will never get it.
+        The sender gets a DSN about a member that failed permanently.
         """
         self.failing("anna", MailboxRefused("no"))
         result = self.deliver("all@here.example")
@@ -237,8 +239,8 @@ class LocalCourierTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """
-        Breaking it off says who got it until then; whose mailbox has begun
-        and doesn't finish in time is attempted again.
+        A cancelled attempt reports the mailboxes stored to; a mailbox that doesn't
+        finish in time is attempted again.
         """
         self.failing("bob", None)
         delivery = self.begin("anna@here.example", "bob@here.example")
@@ -251,8 +253,8 @@ class LocalCourierTests(SynchronousTestCase):
 
     def test_cancelledWhileStoring(self) -> None:
         """
-        A mailbox that has begun stores it, whether or not anybody waits: so
-        somebody does.
+        A mailbox that is storing finishes after cancellation, and the attempt waits
+        for it.
         """
         slow = self.mailboxes["bob"] = SlowMailbox()
         delivery = self.begin("bob@here.example")
@@ -265,8 +267,8 @@ class LocalCourierTests(SynchronousTestCase):
 
     def test_cancelledBetween(self) -> None:
         """
-        If it is broken off when one of several has it, and another not yet,
-        the result says so, and nobody is begun with any more.
+        Cancellation between two mailboxes reports the first as stored, and doesn't
+        begin with the next.
         """
         slow = self.mailboxes["anna"] = SlowMailbox()
         delivery = self.begin("all@here.example")
@@ -297,7 +299,7 @@ class LocalCourierTests(SynchronousTestCase):
 
 class StoppedTests(SynchronousTestCase):
     """
-    Tests for mail to people here over the life of a queue.
+    Tests for local delivery across restarts of a queue.
     """
 
     def setUp(self) -> None:
@@ -333,8 +335,8 @@ class StoppedTests(SynchronousTestCase):
 
     def test_stoppedBetween(self) -> None:
         """
-        A queue that is stopped when one of two people has a message, and
-        started again, gives nobody a second copy.
+        A queue that is stopped between two mailboxes, and restarted, stores no second
+        copy.
         """
         slow = self.mailboxes["anna"] = SlowMailbox()
         service = self.started()

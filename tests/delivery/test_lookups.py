@@ -262,8 +262,8 @@ class LookUpTLSAWithoutMXTests(SynchronousTestCase):
 
     def test_expanded(self) -> None:
         """
-        RFC 7672 3.2.2: the original next-hop domain is the second name if the
-        base domain is what it expands to.
+        RFC 7672 3.2.2: the original next-hop domain is the second reference name if
+        the base domain is its CNAME target.
         """
         self.dns.put("d.example", RRType.CNAME, "a.example")
         self.dns.put("a.example", RRType.A, "192.0.2.1")
@@ -286,7 +286,7 @@ class LookUpTLSAWithoutMXTests(SynchronousTestCase):
 
     def test_port(self) -> None:
         """
-        RFC 7672 2.2.3: the port is the one that is connected to.
+        RFC 7672 2.2.3: the port is that of the connection.
         """
         self.dns.put("_2525._tcp.d.example", RRType.TLSA, RECORD)
         self.assertEqual(self.find(port=2525).records, (RECORD,))
@@ -303,7 +303,7 @@ class LookUpTLSAWithoutMXTests(SynchronousTestCase):
 
     def test_error(self) -> None:
         """
-        RFC 8914: what the resolver says about the failure is kept.
+        RFC 8914: the resolver's extended error about the failure is kept.
         """
         for extended in (ExtendedError(6), ExtendedError(22), None):
             self.dns.fail("_25._tcp.d.example", RRType.TLSA, extended)

@@ -145,8 +145,8 @@ class LookUpNextHopTests(SynchronousTestCase):
 
     def test_nullMXAmongOthers(self) -> None:
         """
-        RFC 7505 3: "A domain that advertises a null MX MUST NOT advertise any
-        other MX RR"; one that does has a typing error, not no mail.
+        RFC 7505 3: "A domain that advertises a null MX MUST NOT advertise any other
+        MX RR"; the null MX is ignored then.
         """
         self.mx("0 .", "10 mx.example")
         self.assertEqual(self.names(), ["mx.example"])
@@ -295,7 +295,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_authentic(self) -> None:
         """
-        RFC 7672 2.2.2: the first step and the whole are told apart.
+        RFC 7672 2.2.2: the authenticity of the first step and of the whole are
+        separate.
         """
         self.put(RRType.CNAME, "host.example.net")
         self.dns.put("host.example.net", RRType.A, "192.0.2.1")
@@ -399,8 +400,8 @@ class CandidateTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """
-        RFC 7672 3.2.2: base domain, next-hop domain, and what that expands
-        to; without MX records only base and next-hop domain.
+        RFC 7672 3.2.2: base domain, next-hop domain, and its CNAME target; without MX
+        records only base and next-hop domain.
         """
         alias, expanded = Domain("host.example.net"), Domain("example.net")
         full = NextHop(DOMAIN, expanded, (MX,), True, True, True)

@@ -93,7 +93,7 @@ class DeliveryTests(DeliveryCase):
 
     def assertLoop(self, *parcels: BatchMessage, **choices: object) -> None:
         """
-        A delivery fails at once, and nobody is called.
+        A delivery fails at once, without a connection.
         """
         [result] = self.deliver(*parcels, **choices)
         self.assertEqual(
@@ -103,7 +103,7 @@ class DeliveryTests(DeliveryCase):
 
     def test_addresses(self) -> None:
         """
-        A host at an address of ours, or at one that is everybody's own.
+        A host at an address of this host, or at a loopback address.
         """
         for kind, ip in [
             *((RRType.A, each) for each in ("127.0.0.1", "0.0.0.0", INTERFACE4)),
@@ -124,7 +124,8 @@ class DeliveryTests(DeliveryCase):
 
     def test_name(self) -> None:
         """
-        A host of our name, whatever its addresses, also without MX records.
+        A host with the name of this one, whatever its addresses, also without MX
+        records.
         """
         self.resolver.put(OURS.ascii, RRType.A, IP4)
         self.resolver.put("example.com", RRType.MX, f"10 {OURS}")
@@ -135,8 +136,9 @@ class DeliveryTests(DeliveryCase):
 
     def test_alias(self) -> None:
         """
-        RFC 5321 5.1: a host whose CNAME is our name is this host, and so is a domain
-        without MX records that is an alias of it, whatever address it has.
+        RFC 5321 5.1: a host whose CNAME target is the name of this host is this host,
+        and so is a domain without MX records that is an alias of it, whatever its
+        address.
         """
         self.resolver.put(OURS.ascii, RRType.A, IP4)
         self.resolver.put(MX, RRType.A)

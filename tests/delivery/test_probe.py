@@ -102,7 +102,7 @@ class ProbeTests(DeliveryCase):
 
     def test_errors(self) -> None:
         """
-        Why hosts would take nothing is told, each with its host.
+        The reasons why hosts would refuse mail are reported, each with its host.
         """
         self.serve(greeting="554 go away")
         found = self.found()

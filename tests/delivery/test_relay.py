@@ -146,8 +146,8 @@ class SmarthostTests(DeliveryCase):
 
     def test_wrongPassword(self) -> None:
         """
-        If the relay doesn't know us, it is we who have to do something:
-        nobody's mail is returned for it.
+        A failed login at the relay is temporary: it is up to the operator, and mail
+        isn't returned for it.
         """
         self.settings = replace(self.settings, credentials=Credentials("me", "wrong"))
         self.serve(
@@ -163,8 +163,8 @@ class SmarthostTests(DeliveryCase):
 
     def test_requireTLS(self) -> None:
         """
-        RFC 8689 4.2.1: REQUIRETLS is passed on to a relay that knows it, and
-        is a reason to give up with one that doesn't.
+        RFC 8689 4.2.1: REQUIRETLS is passed to a relay that supports it; mail fails
+        with one that doesn't.
         """
         server = self.serve(self.goodContext())
         self.assertDelivered(self.deliver(requireTLS=True))
@@ -185,7 +185,7 @@ class SmarthostTests(DeliveryCase):
 
     def test_addresses(self) -> None:
         """
-        The next address if there is nobody at the first; two of each family.
+        The next address is tried if the first one doesn't answer; two of each family.
         """
         self.resolver.put(MX, RRType.AAAA, IP6)
         self.resolver.put(MX, RRType.A, "192.0.2.11", "192.0.2.12", IP4)
@@ -215,8 +215,7 @@ class SmarthostTests(DeliveryCase):
 
     def test_limited(self) -> None:
         """
-        RFC 9422 MAILMAX: another connection for what the last had no room
-        for.
+        RFC 9422 MAILMAX: messages beyond the limit use another connection.
         """
         postbox = Postbox()
         build = postbox.server(self.clock, self.goodContext(), transactions=1)
@@ -228,7 +227,7 @@ class SmarthostTests(DeliveryCase):
 
     def test_cancelled(self) -> None:
         """
-        Breaking off aborts the connection; what the relay took it has.
+        Cancellation aborts the connection; accepted messages stay delivered.
         """
         self.serve(self.goodContext(), replies={"END": ""})
         attempt = self.attempt()

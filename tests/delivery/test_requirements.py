@@ -100,8 +100,8 @@ class SessionRequirementsTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """
-        RFC 7672 2.2: records that nobody can use demand TLS, unauthenticated,
-        and no plaintext.
+        RFC 7672 2.2: unusable records require TLS, unauthenticated, without
+        plaintext.
         """
         self.assertRequirements(SessionRequirements(TLSMode.REQUIRED), tlsa=UNUSABLE)
 

@@ -41,7 +41,7 @@ def said(reply: Reply, recipient: str = "a@b.example") -> list[RecipientReply]:
 
 class DeliveryErrorTests(SynchronousTestCase):
     """
-    Tests for what is said about hosts and domains.
+    Tests for errors of hosts and domains.
     """
 
     def test_permanent(self) -> None:
@@ -63,8 +63,7 @@ class DeliveryErrorTests(SynchronousTestCase):
 
     def test_unreachable(self) -> None:
         """
-        A host that has no address, and one about which nobody could say
-        (RFC 3463 3.5).
+        A host without an address, and one whose lookup failed (RFC 3463 3.5).
         """
         host = Domain("mx.example")
         found = HostAddresses(host, reason="none")
@@ -226,7 +225,7 @@ class RecipientResultsTests(SynchronousTestCase):
 
     def test_endAll(self) -> None:
         """
-        If there is nobody to ask, that is the only reason.
+        Without hosts, that is the only reason.
         """
         self.results.failAll(DeliveryError("5.1.2", "no such domain"))
         self.assertEqual(
@@ -236,8 +235,8 @@ class RecipientResultsTests(SynchronousTestCase):
 
     def test_messageFailed(self) -> None:
         """
-        A message that can't be handed to anybody is left for later, without
-        another host being asked; what was said about it stays.
+        A message that can't be read is deferred, without another host being tried;
+        earlier replies about it stay.
         """
         self.results.addReplies(BATCH_MESSAGE, said(YES), "mx")
         self.results.failMessage(BATCH_MESSAGE, DeliveryError("4.3.0", "unreadable"))

@@ -61,8 +61,8 @@ class RecipientCounterTests(SynchronousTestCase):
 
     def test_broken(self) -> None:
         """
-        A policy that can't be had is a policy all the same, and the reason is
-        told once (RFC 8460 4.3.2.2).
+        A policy that can't be fetched counts as a policy, and its failure is reported
+        once (RFC 8460 4.3.2.2).
         """
         counter = recipientCounter(STSLookup(EXAMPLE, None, BROKEN))
         self.assertEqual(counter.policy, TLSPolicy(PolicyType.STS, EXAMPLE))
@@ -170,8 +170,8 @@ class OutcomeBuilderTests(SynchronousTestCase):
 
     def test_both(self) -> None:
         """
-        Sessions count for the recipient domain and the host (RFC 8460 3);
-        what only one of them can do something about is told to that one.
+        Sessions count for the recipient domain and the host (RFC 8460 3); failures
+        that only one of them can mend are reported to that one.
         """
         builder = OutcomeBuilder()
         builder.recipient = recipientCounter(STSLookup(EXAMPLE))
@@ -192,8 +192,7 @@ class OutcomeBuilderTests(SynchronousTestCase):
 
     def test_nothingKnown(self) -> None:
         """
-        While nothing is known about the recipient domain, nothing is told
-        about it.
+        Without a known policy of the recipient domain, nothing is reported to it.
         """
         builder = OutcomeBuilder()
         builder.count(None, failed=1)

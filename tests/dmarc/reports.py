@@ -136,7 +136,7 @@ class DMARCWorld:
 
     def queued(self) -> list[str]:
         """
-        The recipients of what is in the queue.
+        The recipients in the queue.
         """
         return [to for each in self.queue.envelopes for to in each.recipients]
 

@@ -85,7 +85,7 @@ def everyRow() -> list[tuple[ReportRow, int]]:
 
 class SchemaTests(SynchronousTestCase):
     """
-    Reports are what RFC 9990 appendix A and RFC 7489 appendix C say.
+    Reports are valid by RFC 9990 appendix A and RFC 7489 appendix C.
     """
 
     def test_everyWord(self) -> None:
@@ -222,8 +222,7 @@ class ContentTests(SynchronousTestCase):
 
     def test_subdomains(self) -> None:
         """
-        Without C{np}, what holds for subdomains holds for those that don't
-        exist (RFC 9989 4.7).
+        Without C{np}, C{sp} applies to nonexistent subdomains (RFC 9989 4.7).
         """
         for sp, np, expected in [
             (DMARCPolicy.NONE, None, ("none", "none")),
@@ -291,9 +290,9 @@ class ContentTests(SynchronousTestCase):
 
     def test_nullSender(self) -> None:
         """
-        C{envelope_from} is there and empty (RFC 9990 3.1.1.10), and what was
-        checked counts as MAIL FROM (RFC 7208 2.4), which has a word of its own
-        in RFC 7489 only.
+        C{envelope_from} is present and empty (RFC 9990 3.1.1.10), and the HELO check
+        counts as MAIL FROM (RFC 7208 2.4), which has a scope of its own in RFC 7489
+        only.
         """
         spf = ReportedSPF("mail.a.example", "helo", AuthResult.PASS)
         row = replace(ROW, envelopeFrom="", spf=spf)
@@ -360,7 +359,7 @@ class ContentTests(SynchronousTestCase):
 
     def test_languages(self) -> None:
         """
-        Texts for people say their language, where RFC 9990 3.1.1 has it.
+        Human-readable texts have a language attribute where RFC 9990 3.1.1 has it.
         """
         signature = ReportedSignature("a.example", "s", AuthResult.FAIL, "bad")
         reasons = (Override(OverrideKind.OTHER, "why"),)
@@ -410,8 +409,8 @@ class WriterTests(SynchronousTestCase):
 
     def test_pieces(self) -> None:
         """
-        It doesn't matter in what portions rows come; equal reports are equal
-        octets, and there is no time in them.
+        The size of pages of rows doesn't matter; equal reports are equal octets,
+        without timestamps.
         """
         rows = [(row, 1) for row in rowsFrom(1000)]
         writer = AggregateWriter(NEW, HEADING, PUBLISHED)

@@ -90,8 +90,8 @@ class AlignTests(SynchronousTestCase):
 
     def test_unneeded(self) -> None:
         """
-        Nothing is asked about the author's own domain (RFC 9989 4.10.2), nor
-        about what isn't under its organization, nor without a record.
+        No lookups are made for the author's own domain (RFC 9989 4.10.2), for domains
+        outside its organization, or without a record.
         """
         strangers = [signature(f"s{number}.example") for number in range(10)]
         message = checked(*strangers, signature("example.com"), spf="example.com")
@@ -154,7 +154,7 @@ class AlignTests(SynchronousTestCase):
 
     def test_failed(self) -> None:
         """
-        A failed look-up matters for what passes, or may have passed.
+        A failed lookup only matters for identifiers that passed, or may have passed.
         """
         for status, matters in [
             (PASS, True),
@@ -174,8 +174,8 @@ class AlignTests(SynchronousTestCase):
 
     def test_discoveryFailed(self) -> None:
         """
-        Without the author's organization, the author's own domain is still
-        aligned, and what shares no label with it is not; the rest is open.
+        Without the author's organization, the author's own domain is aligned, and
+        domains without a common label aren't; the rest is undecided.
         """
         zone = Zone({"_dmarc.example.com": RELAXED}, {"_dmarc.com"})
         for domain, aligned, temporary in [

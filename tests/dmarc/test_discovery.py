@@ -1,10 +1,5 @@
 """
 Tests for L{moxtls.dmarc.discovery}.
-
-Tests for L{moxtls.dmarc.discovery}.
-
-Tests for L{moxtls.dmarc.discovery}; what it finds is in
-L{tests.dmarc.test_discovery}.
 """
 
 from __future__ import annotations
@@ -47,8 +42,8 @@ class DiscoverTests(SynchronousTestCase):
 
     def test_preference(self) -> None:
         """
-        The author's record, then the organization's, then that of the public
-        suffix; what is between them doesn't count (RFC 9989 4.10.1).
+        The author's record is preferred, then the organization's, then that of the
+        public suffix; records between them don't count (RFC 9989 4.10.1).
         """
         records = {
             "_dmarc.a.b.example.com": NONE,
@@ -110,8 +105,8 @@ class DiscoverTests(SynchronousTestCase):
 
     def test_several(self) -> None:
         """
-        Several records at a name are none, and the walk goes on
-        (RFC 9989 4.10 step 2); it is said if there is no other.
+        Several records at a name count as none, and the walk goes on (RFC 9989 4.10
+        step 2); they are a problem if there is no other record.
         """
         several = {"_dmarc.a.example.com": (REJECT, NONE, "v=spf1 -all")}
         found = self.found("a.example.com", Zone(several))
@@ -145,8 +140,8 @@ class DiscoverTests(SynchronousTestCase):
 
     def test_failed(self) -> None:
         """
-        A failed look-up leaves everything open, but what was found is kept;
-        behind the end of the walk, it doesn't matter.
+        A failed lookup leaves the policy undecided, but found records are kept;
+        beyond the end of the walk, it doesn't matter.
         """
         records = {"_dmarc.example.com": REJECT}
         found = self.found("a.example.com", Zone(records, {"_dmarc.a.example.com"}))
@@ -370,8 +365,8 @@ class SuffixesTests(SynchronousTestCase):
 
     def test_packaged(self) -> None:
         """
-        RFC 7489 3.2, with the list as it is: rules, wildcards, exceptions,
-        domains of private registries, A-labels, and what isn't in the list.
+        RFC 7489 3.2, with the packaged list: rules, wildcards, exceptions, domains of
+        private registries, A-labels, and unlisted names.
         """
         suffixes = PublicSuffixes()
         for name, organizational in [

@@ -96,7 +96,8 @@ class UnreachableReasonTests(SynchronousTestCase):
 
     def test_takesNone(self) -> None:
         """
-        Neither of them, or a null MX (RFC 7505), whatever addresses there are.
+        A domain without MX and addresses, or with a null MX (RFC 7505) and any
+        addresses, can't receive mail.
         """
         self.assertIn("no MX and no address", self.reason())
         self.resolver.put(str(SUBMITTER), RRType.A, "192.0.2.1")

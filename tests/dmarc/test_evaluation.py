@@ -153,8 +153,8 @@ class EvaluationOfTests(EvaluationTestCase):
 
     def test_nothing(self) -> None:
         """
-        Nothing is remembered if nobody wants to know, or if it can't be said
-        who.
+        No evaluation is recorded if no report is requested, or if the policy domain
+        is undecided.
         """
         several = Verdict(AuthResult.NONE, disposition=DMARCPolicy.QUARANTINE)
         for event in (
@@ -170,8 +170,8 @@ class EvaluationOfTests(EvaluationTestCase):
 
     def test_fates(self) -> None:
         """
-        Mail refused for other reasons isn't counted, nor what was refused but
-        for a mailbox for such mail.
+        Mail refused for other reasons isn't counted, nor mail accepted only for the
+        mailbox of rejected mail.
         """
         for finalDisposition in FinalDisposition:
             counted = finalDisposition not in (
@@ -218,7 +218,8 @@ class EvaluationOfTests(EvaluationTestCase):
 
     def test_disposition(self) -> None:
         """
-        The disposition by DMARC; C{pass} if a policy was passed (RFC 9990 3.1.1.9).
+        The disposition by DMARC; C{pass} if an enforced policy was passed (RFC 9990
+        3.1.1.9).
         """
         lax = replace(PASSED, policy=DMARCPolicy.NONE)
         quarantine = replace(FAILED, disposition=DMARCPolicy.QUARANTINE)
@@ -272,7 +273,7 @@ class EvaluationOfTests(EvaluationTestCase):
 
     def test_addresses(self) -> None:
         """
-        Only as many as people read.
+        Texts with addresses are truncated.
         """
         record = replace(RECORD, rua=RECORD.rua * 50)
         found = self.evaluation(self.ofRecord(record))
@@ -309,8 +310,8 @@ class SignatureTests(EvaluationTestCase):
 
     def test_order(self) -> None:
         """
-        The best first: strictly aligned, aligned, passing, failing; those of
-        others too (RFC 9990 3.1.1.11), but none without a selector.
+        The best signatures come first: strictly aligned, aligned, passing, failing;
+        those of other domains too (RFC 9990 3.1.1.11), but none without a selector.
         """
         found = self.rows(
             signature("example.com", FAIL, "failing"),
@@ -350,8 +351,7 @@ class SPFTests(EvaluationTestCase):
 
     def test_scopes(self) -> None:
         """
-        By MAIL FROM or HELO, whatever a client says there; none if there was
-        neither.
+        Scopes by MAIL FROM or HELO, with any name; none if there was neither.
         """
         for domain, scope, told in [
             ("a.example", SPFScope.MAIL_FROM, ReportedSPF("a.example", "mfrom", FAIL)),

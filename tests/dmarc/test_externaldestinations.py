@@ -110,8 +110,8 @@ class VerifyTests(SynchronousTestCase):
 
     def test_replaced(self) -> None:
         """
-        The host may name other mailboxes of its own, with limits of their
-        own; others are not taken (RFC 9990 4 step 9).
+        The host may name other mailboxes of its own, with limits of their own; other
+        destinations are refused (RFC 9990 4 step 9).
         """
         rua = (
             "rua=mailto:good1@red.example.net!1,mailto:good2@red.example.net!10t,"
@@ -148,7 +148,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_schemes(self) -> None:
         """
-        Other schemes are ignored (RFC 9989 4.7); a broken address is told.
+        Other schemes are ignored (RFC 9989 4.7); an invalid address is an error.
         """
         rua = "https://blue.example.com/x,ftp:x,mailto:x,MailTo:a@BLUE.example.com"
         found = self.found(Zone({}), rua)

@@ -141,7 +141,7 @@ class WantedTests(SynchronousTestCase):
 
     def test_record(self) -> None:
         """
-        Nobody gets what he doesn't ask for, and no public suffix does
+        Only domains that request failure reports get them, and no public suffix does
         (RFC 9991 2).
         """
         self.assertTrue(isWanted(failed()))
@@ -158,8 +158,8 @@ class WantedTests(SynchronousTestCase):
 
     def test_loops(self) -> None:
         """
-        Reports, bounces, and whatever else nobody wrote are not answered by
-        reports (RFC 9991 5.1); nor is what can't be told apart from them.
+        Reports, bounces, and other automatic messages cause no reports (RFC 9991
+        5.1), nor do messages that may be such.
         """
         event = failed()
         self.assertTrue(isWanted(event))
@@ -200,7 +200,7 @@ class AllowedTests(SynchronousTestCase):
 
     def test_off(self) -> None:
         """
-        Nothing is sent by default, nor in nobody's name.
+        Failure reports are off by default, and need a submitter domain.
         """
         self.assertTrue(self.allowed())
         self.assertFalse(self.allowed(enabled=False))
@@ -220,7 +220,7 @@ class AllowedTests(SynchronousTestCase):
 
     def test_silent(self) -> None:
         """
-        Domains of ours may have no reports made of their mail.
+        Local domains can be excluded from reports on their mail.
         """
         silent = frozenset({Domain("our.example")})
         self.assertFalse(self.allowed(silent=silent))
@@ -241,7 +241,7 @@ class AllowedTests(SynchronousTestCase):
 
 class FailureTests(SynchronousTestCase):
     """
-    Tests for L{MessageFailure}, and what is known of it.
+    Tests for L{MessageFailure} and its fields.
     """
 
     def failure(self, event: VerdictEvent) -> MessageFailure:
@@ -350,8 +350,8 @@ class ComposeTests(SynchronousTestCase):
 
     def test_structure(self) -> None:
         """
-        Words for people, for machines, and of the message (RFC 5965 2), in a
-        message that nobody answers (RFC 3834 5).
+        Three parts: text, fields, and the message's header (RFC 5965 2), in a message
+        that forbids automatic responses (RFC 3834 5).
         """
         message = parsed(composed())
         self.assertEqual(message.defects, [])
@@ -475,7 +475,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_incidents(self) -> None:
         """
-        Several messages may be told of in one report (RFC 5965 3.2).
+        One report may count several messages (RFC 5965 3.2).
         """
         message = composed(incidents=12)
         self.assertEqual(read(message).get("Incidents"), "12")
@@ -486,8 +486,8 @@ class ComposeTests(SynchronousTestCase):
 
     def test_redacted(self) -> None:
         """
-        Nobody is named, neither who wrote nor who got it; no subject, no trace
-        (RFC 9991 7.1).
+        Author and recipients are redacted; subject and trace are left out (RFC 9991
+        7.1).
         """
         message = composed(spfRecord="v=spf1 -all")
         for word in [b"john", b"John", b"anna", b"secret", b"Received", b"our.example"]:
@@ -500,7 +500,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_text(self) -> None:
         """
-        People are told why they get it, and what was found.
+        The text explains the reason for the report, and the results.
         """
         text = next(leafParts(composed())).content.decode()
         for line in [

@@ -148,8 +148,8 @@ class FailureReporterTests(SynchronousTestCase):
 
     def test_off(self) -> None:
         """
-        Nothing is sent or looked up unless it is switched on, somebody can
-        sign, and the domain may have it.
+        Nothing is sent or looked up unless failure reports are on, a domain can sign,
+        and the destination is allowed.
         """
         for reporter in [
             self.reporter(FailureReporting()),
@@ -179,8 +179,8 @@ class FailureReporterTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """
-        Beyond so many an hour, messages are counted and told of in the next
-        report (RFC 9991 8.1).
+        Beyond the hourly limit, messages are counted in the next report (RFC 9991
+        8.1).
         """
         reporter = self.reporter(replace(SETTINGS, perHour=2))
         self.notify(reporter, *map(message, range(5)))
@@ -191,7 +191,7 @@ class FailureReporterTests(SynchronousTestCase):
 
     def test_day(self) -> None:
         """
-        There is a limit for all, in which only what is sent counts.
+        Only sent reports count towards the limit for all domains.
         """
         reporter = self.reporter(replace(SETTINGS, perDay=2))
         unconfirmed = [message(n, "mailto:ruf@other.example") for n in range(3)]
@@ -270,8 +270,8 @@ class FailureReporterTests(SynchronousTestCase):
 
     def test_background(self) -> None:
         """
-        Mail doesn't wait for look-ups, of which there are few at a time; what
-        is too much is counted only.
+        Mail doesn't wait for lookups, whose number is limited; events beyond it are
+        only counted.
         """
         self.resolver.hang(str(SUBMITTER), RRType.MX)
         reporter = self.reporter(replace(SETTINGS, perHour=100, perDay=100))
@@ -284,8 +284,8 @@ class FailureReporterTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        Stopping gives up what isn't in the queue, also what waits for its
-        turn, and nothing is begun afterwards.
+        Stopping drops all unqueued reports, also waiting ones, and no new ones are
+        begun.
         """
         self.resolver.hang(str(SUBMITTER), RRType.MX)
         reporter = self.reporter()

@@ -56,8 +56,8 @@ class FeedbackTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """
-        The machine-readable part is read, unfolded, and of the original what
-        tells which it was (RFC 5965 3, RFC 9991 4).
+        The machine-readable part is read, unfolded, and the identifying fields of the
+        original message (RFC 5965 3, RFC 9991 4).
         """
         report = readFeedbackReport(MESSAGE)
         assert report is not None
@@ -69,7 +69,7 @@ class FeedbackTests(SynchronousTestCase):
 
     def test_described(self) -> None:
         """
-        For people, without anything that moves their cursor.
+        The text form has no control characters.
         """
         report = readFeedbackReport(MESSAGE)
         assert report is not None
@@ -80,7 +80,7 @@ class FeedbackTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        Other messages are none, whatever they are.
+        Other messages aren't failure reports, whatever their content.
         """
         for message in (b"", b"From: x\n\nhello", MESSAGE.replace(b"feedback-r", b"r")):
             self.assertIsNone(readFeedbackReport(message))
@@ -245,7 +245,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_described(self) -> None:
         """
-        For people, without anything that moves their cursor.
+        The text form has no control characters.
         """
         text = WHOLE.replace("list.example</env", "&#x9b;31m</env")
         lines = describeAggregateReport(parseAggregateReport(text.encode()))

@@ -68,8 +68,8 @@ class FindDMARCRecordTests(SynchronousTestCase):
 
     def test_problems(self) -> None:
         """
-        None, several and one that asks for nothing that can be understood are
-        told apart; the latter counts beside a good one.
+        No record, several, and one without usable tags are distinguished; the latter
+        counts beside a valid one.
         """
         broken = b"v=DMARC1; p=nonsense"
         for texts, problem in [
@@ -90,7 +90,7 @@ class FindDMARCRecordTests(SynchronousTestCase):
     )
     def test_hostile(self, others: list[bytes], rest: str) -> None:
         """
-        No record raises, and what comes of it can be printed.
+        Any record is parsed without an exception, and printable.
         """
         record = b"v=DMARC1;" + rest.encode("utf-8", "surrogatepass")
         found = findDMARCRecord([*others, record])
@@ -149,8 +149,8 @@ class ParseDMARCRecordTests(SynchronousTestCase):
 
     def test_noPolicy(self) -> None:
         """
-        A record without C{p} is one with C{p=none}, also for subdomains, if
-        somebody wants to be told, and no DMARC otherwise (RFC 9989 4.7, 4.10.1).
+        A record without C{p} is one with C{p=none}, also for subdomains, if it
+        requests reports, and invalid otherwise (RFC 9989 4.7, 4.10.1).
         """
         for text in ("v=DMARC1", "v=DMARC1;", "v=DMARC1; p", "v=DMARC1; sp=reject"):
             self.assertIs(parsed(text), DMARCRecordError.UNUSABLE, text)
@@ -162,8 +162,8 @@ class ParseDMARCRecordTests(SynchronousTestCase):
 
     def test_invalidPolicy(self) -> None:
         """
-        A policy that isn't one is C{none} in all cases where somebody wants to
-        be told, and no DMARC otherwise (RFC 9989 4.10.1).
+        An invalid policy is C{none} in all cases if the record requests reports, and
+        the record invalid otherwise (RFC 9989 4.10.1).
         """
         for wrong in ("p=rejct", "p=", "p=reject; sp=x", "sp=reject; np=x; p=reject"):
             self.assertIs(parsed(f"v=DMARC1; {wrong}"), DMARCRecordError.UNUSABLE)
@@ -176,7 +176,7 @@ class ParseDMARCRecordTests(SynchronousTestCase):
 
     def test_legacy(self) -> None:
         """
-        RFC 7489 6.3 knows no C{np}, and ignores what it doesn't know.
+        RFC 7489 6.3 has no C{np}, and ignores unknown tags.
         """
         tags = parseTags(b"v=DMARC1; p=reject; np=x")
         assert tags is not None
@@ -403,9 +403,9 @@ class CorpusTests(SynchronousTestCase):
 
     def test_values(self) -> None:
         """
-        One tag at a time: a bad value of an optional one is as if it weren't
-        there (4.8), a bad policy makes the record unusable (4.10.1).  Other
-        decisions: the version is case-sensitive (4.7), any URI is one (4.7).
+        One tag at a time: an invalid value of an optional tag is ignored (4.8), an
+        invalid policy makes the record unusable (4.10.1). Other decisions: the
+        version is case-sensitive (4.7), any URI is valid (4.7).
         """
         cases = json.loads(
             corpus("records", "maildmarc-dmarc-tagvalues.json").read_text()

@@ -49,8 +49,8 @@ class RedactionTests(SynchronousTestCase):
 
     def test_path(self) -> None:
         """
-        An envelope sender keeps its domain, in A-labels (RFC 5321 4.1.2);
-        what is no address isn't shown.
+        An envelope sender keeps its domain, in A-labels (RFC 5321 4.1.2); text that
+        is no address is left out.
         """
         path = REDACTION.path("john.doe@bücher.example")
         self.assertEqual(path, f"<{JOHN}@xn--bcher-kva.example>")
@@ -133,8 +133,8 @@ class RedactedFieldsTests(SynchronousTestCase):
 
     def test_signature(self) -> None:
         """
-        A signature is shown without its copies of other fields (RFC 6376 3.5
-        C{z=}), and without the person it is of; folds mean nothing.
+        A signature is kept without its copies of other fields (RFC 6376 3.5 C{z=})
+        and without the local part of C{i=}; folds don't matter.
         """
         found = shown(
             "DKIM-Signature: v=1; a=rsa-sha256; d=a.example; s=x; t=1658210264;",
@@ -151,8 +151,8 @@ class RedactedFieldsTests(SynchronousTestCase):
 
     def test_links(self) -> None:
         """
-        Nothing that is shown is a link (RFC 9991 7.3); nor is what stands
-        before the name of a list (RFC 2919 3).
+        No field has a link (RFC 9991 7.3), nor the phrase before a List-Id (RFC 2919
+        3).
         """
         found = shown(
             "Message-ID: <http://evil.example/x@a.example>",

@@ -433,8 +433,8 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_external(self) -> None:
         """
-        A destination elsewhere has to confirm at the policy domain's name
-        (RFC 9990 4); a refusal is told to the others.
+        An external destination has to confirm at the policy domain's name (RFC 9990
+        4); a refusal is reported to the others.
         """
         self.world.asks(A, OTHER, "mailto:d@a.example")
         self.world.record()
@@ -466,8 +466,8 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_replaced(self) -> None:
         """
-        A destination may name others in its place, on the same host, with
-        limits of their own; nobody is asked again.
+        A confirmation may replace the destination by others on the same host, with
+        limits of their own, which need no confirmation.
         """
         self.world.asks(A, OTHER)
         self.world.record()
@@ -536,8 +536,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_legacy(self) -> None:
         """
-        With a list of public suffixes, that is how organizations are told
-        apart.
+        With a list of public suffixes, it determines organizations.
         """
         sub = Domain("sub.a.example")
         self.world.asks(sub, "mailto:d@other.a.example")
@@ -559,8 +558,8 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_submitterWithoutMail(self) -> None:
         """
-        While nobody could answer to our domain, reports wait: many hosts
-        refuse mail from such domains.
+        While the submitter domain can't receive mail, reports wait: many hosts refuse
+        mail from such domains.
         """
         self.world.record()
         self.world.resolver.put(str(SUBMITTER), RRType.MX, "0 .")
@@ -583,9 +582,9 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_strangers(self) -> None:
         """
-        A domain whose mail was all unwanted may get none, but for one that
-        somebody here has written to, or has had wanted mail from; a subdomain
-        counts for its organization.
+        A domain all of whose mail was unwanted gets no report, unless a local account
+        has written to it, or has received wanted mail from it; a subdomain counts for
+        its organization.
         """
         sub = Domain("sub.a.example")
         self.world.asks(sub)
@@ -623,8 +622,8 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_emptied(self) -> None:
         """
-        If somebody removes all of it meanwhile, there is no report, as one
-        without a record would be none (RFC 9990 3.1.1.2).
+        If all rows are removed meanwhile, there is no report, as one without a record
+        would be invalid (RFC 9990 3.1.1.2).
         """
         found = self.successResultOf(self.world.source(Rows(0)).draft(SUBJECT))
         assert isinstance(found, NoReport)

@@ -91,7 +91,7 @@ class StatusTests(EvaluateTestCase):
 
     def test_fail(self) -> None:
         """
-        Otherwise what the record asks for is done.
+        Without an aligned pass, the record's policy is applied.
         """
         for policy in DMARCPolicy:
             message = checked(signature("example.com", FAIL))
@@ -115,7 +115,7 @@ class StatusTests(EvaluateTestCase):
 
     def test_none(self) -> None:
         """
-        No record, and one that can't be used (RFC 9989 4.10.1, RFC 7489 11.2).
+        No record, or an unusable one: no verdict (RFC 9989 4.10.1, RFC 7489 11.2).
         """
         for record, status in [
             ("", AuthResult.NONE),
@@ -142,8 +142,8 @@ class StatusTests(EvaluateTestCase):
 
     def test_temporaryOthers(self) -> None:
         """
-        A check for somebody else that could not be made changes nothing; nor
-        one besides an aligned pass.
+        A temporary error of an unaligned identifier changes nothing; nor does one
+        beside an aligned pass.
         """
         message = checked(signature("other.example", TEMPERROR))
         self.assertIs(self.evaluated("v=DMARC1; p=reject", message).status, FAIL)
@@ -183,8 +183,8 @@ class StatusTests(EvaluateTestCase):
 
     def test_severalAuthors(self) -> None:
         """
-        Several are no way around a policy (RFC 9989 11.5), within what is
-        enforced at all.
+        Several authors don't evade a policy (RFC 9989 11.5), within the local
+        enforcement.
         """
         froms = [AUTHOR, Domain("other.example")]
         verdict = evaluate(froms, None, None, FORGED, ORDINARY, PLAIN)
@@ -210,7 +210,7 @@ class StatusTests(EvaluateTestCase):
 
 class OverrideTests(EvaluateTestCase):
     """
-    Why what is done isn't what was asked for (RFC 9990 3.1.6).
+    Reasons why the disposition differs from the policy (RFC 9990 3.1.6).
     """
 
     RECORD = "v=DMARC1; p=reject"
@@ -236,7 +236,7 @@ class OverrideTests(EvaluateTestCase):
 
     def test_sampled(self) -> None:
         """
-        C{pct} is for RFC 7489 only (6.6.4): what isn't rejected is
+        C{pct} applies to RFC 7489 only (6.6.4): unsampled mail under C{reject} is
         quarantined.
         """
         legacy = LocalPolicy(PublicSuffixes(lambda: lambda name: "example.com"))
@@ -258,7 +258,7 @@ class OverrideTests(EvaluateTestCase):
 
     def test_mailingList(self) -> None:
         """
-        Mail of a list of ours, if SPF or DKIM says it is from there.
+        Mail of a known list is accepted, if SPF or DKIM authenticates the list.
         """
         localPolicy = LocalPolicy(mailingLists=frozenset({Domain("list.example")}))
         for message, done in [
@@ -297,8 +297,8 @@ class OverrideTests(EvaluateTestCase):
 
     def test_localPolicy(self) -> None:
         """
-        Ours goes before what is published, for the author or its
-        organization; where it is the same, there is nothing to explain.
+        A local policy for the author or its organization takes precedence; if it
+        equals the published one, there is no override reason.
         """
         child = Domain("a.example.com")
         for policy in DMARCPolicy:
@@ -377,7 +377,7 @@ class OverrideTests(EvaluateTestCase):
 
     def test_indirectOwn(self) -> None:
         """
-        The author's organization isn't somebody else.
+        The author's organization isn't an indirect sender.
         """
         record = self.RECORD + "; adkim=s; aspf=s"
         message = checked(signature("a.example.com"), signature("example.com", FAIL))
@@ -426,8 +426,8 @@ class HostileTests(SynchronousTestCase):
         isFromList: bool,
     ) -> None:
         """
-        There is a verdict; nothing is done unless DMARC failed, nor more than
-        was asked for; and what is less has a reason (RFC 9990 3.1.1.9).
+        There is always a verdict; its disposition is C{none} unless DMARC failed, and
+        never stricter than the policy; a weaker one has a reason (RFC 9990 3.1.1.9).
         """
         message = checked(
             *(signature(*each) for each in signed), spf=sender, status=status

@@ -24,9 +24,8 @@ T = TypeVar("T")
 
 class Zone:
     """
-    Answers from TXT records by name, and remembers what was asked.
-
-    A name exists if it, or one below it, is in C{records} or C{hosts}.
+    Answers from TXT records by name, and records of queries. A name exists if it, or
+    one below it, is in C{records} or C{hosts}.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 """
-A small DNS server on loopback that misbehaves as it is told.
+A small DNS server on loopback with scripted misbehaviour.
 """
 
 from __future__ import annotations

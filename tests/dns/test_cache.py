@@ -26,7 +26,7 @@ class CacheTests(SynchronousTestCase):
 
     def lasts(self, answer: Answer) -> int:
         """
-        For how many seconds an answer is remembered, to be told by asking.
+        The seconds for which an answer is cached, found by lookups.
         """
         cache = Cache()
         cache.put(ASKED, answer, NOW)
@@ -39,8 +39,8 @@ class CacheTests(SynchronousTestCase):
 
     def test_lifetimes(self) -> None:
         """
-        An answer is remembered for its time to live, within limits that
-        depend on what it is (RFC 2308 5, RFC 9520 3.2).
+        An answer is cached for its TTL, within limits that depend on its kind (RFC
+        2308 5, RFC 9520 3.2).
         """
         for found, ttl, lasts in (
             (LookupStatus.RECORDS, 60, 60),
@@ -57,7 +57,7 @@ class CacheTests(SynchronousTestCase):
 
     def test_remaining(self) -> None:
         """
-        The time to live of a remembered answer is what is left of it.
+        The TTL of a cached answer is the remaining one.
         """
         cache = Cache()
         cache.put(ASKED, ANSWER, NOW)

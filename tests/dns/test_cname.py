@@ -74,7 +74,7 @@ class StepsTests(SynchronousTestCase):
 
     def test_steps(self) -> None:
         """
-        Each CNAME is asked for, and what is at the end.
+        Each CNAME is queried, and the records at the end.
         """
         self.assertEqual(
             stepQuestions(WHOLE),

@@ -91,8 +91,8 @@ class ServerTests(SynchronousTestCase):
 
     def test_trusted(self) -> None:
         """
-        The way to a server has to be safe (RFC 6840 5.8): on the same host it
-        is, elsewhere somebody has to say so.
+        The path to a trusted server has to be secure (RFC 6840 5.8): on the same host
+        it is, elsewhere it has to be configured.
         """
         for server, trustsAD in (
             (NameServer("127.0.0.53"), True),

@@ -73,11 +73,11 @@ def address(asked: Question, authentic: bool = False) -> Answer:
 
 class FakeNetwork:
     """
-    Servers that say what they are told to.
+    Servers with scripted responses.
 
     @ivar replies: By server, or by server and question; C{None} is silence.
-    @ivar asked: Which questions were put to whom.
-    @ivar open: Questions that were neither answered nor given up.
+    @ivar asked: Each server with its question.
+    @ivar open: Queries neither answered nor cancelled.
     """
 
     def __init__(self) -> None:
@@ -222,7 +222,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_broken(self) -> None:
         """
-        A mistake of ours is a failure of the lookup.
+        An internal error fails the lookup.
         """
 
         def broken(server: NameServer, asked: Question) -> Deferred[Answer | NoReply]:
@@ -299,8 +299,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_probe(self) -> None:
         """
-        Nothing is known until servers were probed; then it is those that
-        validate that are asked, and nobody else, whatever happens.
+        Servers are probed first; then only validating ones are queried.
         """
         soa = Question("", RRType.SOA)
         self.network.replies[THIRD, soa] = address(soa, authentic=True)
@@ -320,8 +319,8 @@ class ResolverTests(SynchronousTestCase):
 
     def test_probeAgain(self) -> None:
         """
-        A server that doesn't answer has not changed its mind; one that
-        doesn't validate any more has.
+        A server that doesn't answer a repeated probe keeps its status; one that
+        doesn't validate any more loses it.
         """
         soa = Question("", RRType.SOA)
         resolver = self.resolver(LOCAL)
@@ -336,7 +335,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_probeForgets(self) -> None:
         """
-        Answers of before aren't used any more once it is known who validates.
+        Answers from before the probe aren't used after it.
         """
         resolver = self.resolver(LOCAL)
         self.lookup(resolver)
@@ -417,7 +416,7 @@ class ChainTests(SynchronousTestCase):
 
     def test_notTrusted(self) -> None:
         """
-        Nothing is asked if nobody would be trustsAD.
+        No probe is sent if no server is configured as trusted.
         """
         resolver = Resolver(self.clock, [OTHER], self.network.ask)
         answer = self.successResultOf(resolver.lookup("a.example", RRType.A))
@@ -477,7 +476,7 @@ class LoopbackTests(TestCase):
 
     async def test_chain(self) -> None:
         """
-        From an alias in a zone that isn't signed to a host in one that is.
+        An alias in an unsigned zone to a host in a signed one.
         """
         self.zone.put("a.example", RRType.CNAME, "b.example.")
         self.zone.put("b.example", RRType.CNAME, "c.example.", ad=True)
@@ -591,8 +590,8 @@ class ProbedResolverTests(SynchronousTestCase):
 
     def test_loud(self) -> None:
         """
-        A resolver that doesn't validate is a critical matter: it is said what
-        it means, once, and again only when that changes.
+        A resolver that doesn't validate is logged as critical, with its consequences,
+        once, and again only when that changes.
         """
         self.resolver.startService()
         self.addCleanup(self.resolver.stopService)

@@ -28,7 +28,7 @@ ASKED = Question("mx.example.com", RRType.A)
 
 def unusedPort() -> int:
     """
-    A port that nobody listens on, most probably.
+    A port that is most probably unused.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
         unused.bind(("127.0.0.1", 0))

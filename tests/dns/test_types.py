@@ -59,7 +59,7 @@ class ExtendedErrorTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """
-        Numbers mean what they mean to dnspython, which has the registry of RFC
+        Names of extended errors are those of dnspython, which has the registry of RFC
         8914 5.2.
         """
         for code in dns.edns.EDECode:
@@ -103,9 +103,8 @@ class AnswerTests(SynchronousTestCase):
 
     def test_dnssecError(self) -> None:
         """
-        An error is why DNSSEC failed only if it is of that kind, and if
-        anything failed: a resolver may well add remarks to what it found
-        (RFC 8914 1).
+        An extended error is the DNSSEC reason only if it is of that kind, and the
+        lookup failed: resolvers may add remarks to successful answers (RFC 8914 1).
         """
         errors = (ExtendedError(22), ExtendedError(7), ExtendedError(6))
         failed = replace(ANSWER, status=LookupStatus.FAILED, errors=errors)

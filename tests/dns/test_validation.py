@@ -58,9 +58,8 @@ class DiagnoseTests(SynchronousTestCase):
 
     def test_statuses(self) -> None:
         """
-        Authentic answers are a proof, if not trust; others are one that
-        nothing is validated; and failures are no proof of anything (RFC 4035
-        3.2.3).
+        Authentic answers show validation, if not trust; others show that there is
+        none; failures show neither (RFC 4035 3.2.3).
         """
         for soa, ns, server, status in (
             (True, False, LOCAL, ServerStatus.VALIDATING),
@@ -79,7 +78,7 @@ class DiagnoseTests(SynchronousTestCase):
 
     def test_explanation(self) -> None:
         """
-        Each server is named in one line, with what is the matter.
+        Each server has one line with its status.
         """
         diagnosis = self.diagnose(
             {
@@ -109,7 +108,7 @@ class DiagnosisTests(SynchronousTestCase):
 
     def test_advice(self) -> None:
         """
-        The operator is told what it means, and what to do about it.
+        The operator is advised of the consequences and remedies.
         """
         for status, meaning, advice in (
             (ServerStatus.NOT_VALIDATING, "DANE IS OFF", "unbound"),

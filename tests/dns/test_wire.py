@@ -220,7 +220,7 @@ class ParseResponseTests(SynchronousTestCase):
 
     def test_ttl(self) -> None:
         """
-        The shortest time to live of what is used decides.
+        The lowest TTL of the used records applies.
         """
         answer = parsed(
             response(
@@ -233,8 +233,8 @@ class ParseResponseTests(SynchronousTestCase):
 
     def test_negative(self) -> None:
         """
-        That there is no such record, or no such name, may be remembered for
-        what the SOA says; without one, not at all (RFC 2308 5).
+        The SOA gives the TTL of negative answers; without one, they aren't cached
+        (RFC 2308 5).
         """
         for rcode, found in (
             (dns.rcode.NOERROR, LookupStatus.NO_RECORDS),
@@ -247,8 +247,7 @@ class ParseResponseTests(SynchronousTestCase):
 
     def test_referral(self) -> None:
         """
-        A server that only knows who would know has not answered (RFC 2308
-        2.2).
+        A referral isn't an answer (RFC 2308 2.2).
         """
         referral = "com. 900 IN NS ns.example.net."
         self.assertTrue(parsed(response(ASKED, authority=(referral,))).failed)
@@ -379,8 +378,8 @@ class ParseResponseTests(SynchronousTestCase):
 
     def test_failures(self) -> None:
         """
-        Any other code means that nobody knows; extended errors say why
-        (RFC 8914), and nothing of it is authentic.
+        Any other code is a failure; extended errors give the reason (RFC 8914), and
+        nothing of it is authentic.
         """
         for rcode in (dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.BADVERS):
             answer = parsed(

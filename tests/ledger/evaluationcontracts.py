@@ -551,7 +551,7 @@ class EvaluationContract(Contract):
 
     def test_onlyOmitted(self) -> None:
         """
-        If no row was recorded for lack of room, no report is due.
+        An hour all of whose rows were omitted for lack of room isn't sendable.
         """
         self.patch(bounds, "MAX_ROWS", 1)
         self.record(evaluation(), evaluation(hours=12))

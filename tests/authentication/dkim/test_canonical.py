@@ -33,7 +33,7 @@ BODIES = st.lists(st.sampled_from([b" ", b"\r\n", b"ab", b"\tc"]), max_size=20)
 
 def expected(body: bytes, extent: BodyScope) -> BodyHash:
     """
-    By what dkimpy makes of a body.
+    The canonical body by dkimpy.
     """
     canonicalize = Simple if extent.how is SIMPLE_BODY else Relaxed
     whole = canonicalize.canonicalize_body(body)
@@ -64,8 +64,8 @@ class HashBodyTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """
-        A limit counts octets of the canonical body; what is behind it is
-        known, and that a body is shorter (RFC 6376 3.5, "l=").
+        A limit counts octets of the canonical body; the octets beyond it are counted,
+        and a shorter body is detected (RFC 6376 3.5, "l=").
         """
         extents = {BodyScope(RELAXED_BODY, limit) for limit in (0, 1, 4, 5, None)}
         hashes = hashBody([b"a \t", b"b\r\n\r\n"], extents)
@@ -89,8 +89,7 @@ class HashBodyTests(SynchronousTestCase):
         self, parts: list[bytes], pairs: set[tuple[Canonicalization, int | None]]
     ) -> None:
         """
-        All that is wanted of a body comes out of one pass as if it were
-        wanted alone, however the body is cut.
+        Several canonicalizations in one pass equal separate ones, for any chunks.
         """
         body = b"".join(parts) + b"\r\n"
         extents = {BodyScope(how, limit) for how, limit in pairs}
@@ -100,8 +99,8 @@ class HashBodyTests(SynchronousTestCase):
 
     def test_blocks(self) -> None:
         """
-        A body that is larger than what is worked on at a time, with line ends
-        and runs of white space across each boundary.
+        A body larger than a block, with line ends and runs of white space across each
+        boundary.
         """
         line = b"a" * 5 + b" \t " + b"b\r\n" * 2
         body = line * (3 * BLOCK_SIZE // len(line)) + b" \r\n" * BLOCK_SIZE + b"c"
@@ -155,9 +154,8 @@ class BodyCanonicalizerTests(SynchronousTestCase):
 
     def test_ends(self) -> None:
         """
-        Empty lines at the end are ignored, a line end that is missing is
-        added, and what is left of nothing is a line end or nothing (RFC 6376
-        3.4.3, 3.4.4).
+        Empty lines at the end are ignored, a missing line end is added, and an empty
+        body becomes a line end or nothing (RFC 6376 3.4.3, 3.4.4).
         """
         for body, simple, relaxed in [
             (b"", b"\r\n", b""),
@@ -181,8 +179,8 @@ class BodyCanonicalizerTests(SynchronousTestCase):
     @given(PIECES)
     def test_likeOthers(self, pieces: list[bytes]) -> None:
         """
-        It is what dkimpy makes of a body, but for white space at the end of a
-        last line without an end, which dkimpy leaves (RFC 6376 3.4.4).
+        The canonical body equals dkimpy's, except for white space at the end of an
+        unterminated last line, which dkimpy leaves (RFC 6376 3.4.4).
         """
         body = b"".join(pieces)
         self.assertEqual(canonical(SIMPLE, *pieces), Simple.canonicalize_body(body))
@@ -207,8 +205,7 @@ class BodyCanonicalizerTests(SynchronousTestCase):
 
     def test_worst(self) -> None:
         """
-        There is nothing that takes more than a little longer than anything
-        else: no run of whatever is gone through again and again.
+        Any run of characters takes linear time.
         """
         size = 256 * 1024
         for unit in (
@@ -271,7 +268,7 @@ class CanonicalFieldsTests(SynchronousTestCase):
     @given(VALUES)
     def test_likeOthers(self, value: bytes) -> None:
         """
-        It is what dkimpy makes of a field (RFC 6376 3.4.2).
+        The canonical field equals dkimpy's (RFC 6376 3.4.2).
         """
         ((name, rest),) = Relaxed.canonicalize_headers([(b"Sub-Ject ", value)])
         field = canonicalField(b"Sub-Ject :" + value, RELAXED)
@@ -288,8 +285,8 @@ class CanonicalFieldsTests(SynchronousTestCase):
     )
     def test_agree(self, header: bytes) -> None:
         """
-        Both ways find the same fields, whatever a header looks like: by its
-        place among them, a signature leaves itself out.
+        Both functions find the same fields in any header: a signature is excluded by
+        its index.
         """
         relaxed, simple = (canonicalFields(header, each) for each in (RELAXED, SIMPLE))
         name = b"dkim-signature"

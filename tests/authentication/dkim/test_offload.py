@@ -85,8 +85,8 @@ class DKIMJobTests(SynchronousTestCase):
 
     def test_carried(self) -> None:
         """
-        Read by another process, it comes to the same, for keys of both
-        algorithms (RFC 6376 3.3, RFC 8463 3), and where there is no key.
+        A job pickled for another process has the same result, for keys of both
+        algorithms (RFC 6376 3.3, RFC 8463 3), and without a key.
         """
         work = verification(_message())
         gone = replace(work.checks[0], problem="gone")
@@ -103,7 +103,8 @@ class DKIMJobTests(SynchronousTestCase):
 
     def test_without(self) -> None:
         """
-        If nobody gets to it, nothing is known of any signature (RFC 8601 2.7.1).
+        A job that is never performed leaves all signatures with a temporary error
+        (RFC 8601 2.7.1).
         """
         results = verification(_message()).failed("too busy")
         self.assertEqual({str(each.domain) for each in results}, set(KEYS))
@@ -142,7 +143,7 @@ class VerifierTests(TestCase):
 
     async def test_elsewhere(self) -> None:
         """
-        Another process says of each message what would be said here.
+        A worker process gives the same results as this one.
         """
         good = verification(_message())
         forged = replace(good, body=[b"pay me\r\n"])
@@ -179,8 +180,8 @@ class VerifierTests(TestCase):
 
     async def test_lost(self) -> None:
         """
-        If the other process is killed, that is no result; the next one is
-        asked about what comes then.
+        If the worker process is killed, its job has no result; a new one performs
+        later jobs.
         """
         work = verification(_message())
         await self.verifier(work)

@@ -166,7 +166,7 @@ class LoadKeyTests(SynchronousTestCase):
 
     def test_algorithm(self) -> None:
         """
-        The key says what it is for; what is secret isn't shown.
+        The key determines the algorithm; its repr has no secrets.
         """
         for text, algorithm in [
             (RSA_PEM, Algorithm.RSA),

@@ -76,7 +76,7 @@ class ParseSignatureTests(SynchronousTestCase):
 
     def test_defaults(self) -> None:
         """
-        With nothing but what is required (RFC 6376 3.5).
+        Defaults of all optional tags (RFC 6376 3.5).
         """
         signature = self.good()
         self.assertEqual(signature.identity, "@a.example")
@@ -199,8 +199,8 @@ class ParseSignatureTests(SynchronousTestCase):
 
     def test_domain(self) -> None:
         """
-        C{d=} has at least two labels and no dot at the end (RFC 6376 3.5);
-        names are in one spelling whatever they are written in (RFC 8616 5).
+        C{d=} has at least two labels and no trailing dot (RFC 6376 3.5); names are
+        normalized (RFC 8616 5).
         """
         for domain in ("com", "a.example."):
             result = read(d=domain)

@@ -109,7 +109,8 @@ class SignatureClaimsTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        From the top; what names nobody is passed over and counts as a place.
+        Claims from the top; signatures without a domain are skipped, and keep their
+        index.
         """
         header = b"A: b\r\n" + NOBODY + BROKEN + split(sign(MESSAGE, [RSA]))[0]
         broken, good = signatureClaims(splitHeader(header))
@@ -153,7 +154,8 @@ class SignatureClaimsTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """
-        Why it can't be told whose some are (RFC 8601 2.7.1), within the same limit.
+        Signatures with an unreadable domain are permanent errors (RFC 8601 2.7.1),
+        within the same limit.
         """
         for value, problem in (
             (b"eeee", "d= is not a domain"),
@@ -323,7 +325,7 @@ class VerifyTests(SynchronousTestCase):
     def test_others(self) -> None:
         """
         Signatures by dkimpy pass, with all canonicalizations and algorithms (RFC 6376
-        3.4), whatever the chunks.
+        3.4), for any chunks.
         """
         words = (b"simple", b"relaxed")
         ways = [(one, other) for one in words for other in words]
@@ -400,8 +402,8 @@ class VerifyTests(SynchronousTestCase):
 
     def test_limit(self) -> None:
         """
-        A body that goes on where the signature ends has a good signature that
-        is worth nothing (RFC 6376 8.2); one that ends before has none.
+        A valid signature of only a part of the body is worthless (RFC 6376 8.2); one
+        of more than the body is invalid.
         """
         for way in (b"simple", b"relaxed"):
             message = signedByOthers(RSA, ways=(b"relaxed", way), length=True)
@@ -435,8 +437,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        Results are in the order of the signatures, one result for each, also for
-        what is no signature.
+        There is one result for each signature, in order, invalid ones included.
         """
         message = BROKEN + sign(MESSAGE, [RSA]) + b"more"
         message = sign(message, [ED25519])
@@ -570,7 +571,7 @@ def _network(message: bytes) -> bytes:
 
 def _content(path: Path) -> bytes:
     """
-    A file, or the one that it names.
+    The content of a file, or of the file that it names.
     """
     content = path.read_bytes()
     other = path.parent / content.decode().strip()[:60]

@@ -154,7 +154,7 @@ class RequestTests(SPFTestCase):
 
     def test_mailFrom(self) -> None:
         """
-        RFC 7208 2.4: what counts is behind the last C{@}.
+        RFC 7208 2.4: the domain follows the last C{@}.
         """
         for sender in (
             SENDER,
@@ -170,8 +170,8 @@ class RequestTests(SPFTestCase):
 
     def test_noDomain(self) -> None:
         """
-        RFC 7208 2.3, 4.3: for what is no domain of several labels, there is
-        nothing, and nothing is looked up.
+        RFC 7208 2.3, 4.3: names that aren't domains of several labels give C{none}
+        without lookups.
         """
         for name in (
             *("", ".", "localhost", "localhost.", "[192.0.2.3]", "192.0.2.3"),
@@ -271,8 +271,8 @@ class RecordTests(SPFTestCase):
 
     def test_results(self) -> None:
         """
-        RFC 7208 4.6.2, 4.7: the first term that matches says what it comes to;
-        if none does, it's neutral.
+        RFC 7208 4.6.2, 4.7: the first matching term gives the result; without one it
+        is neutral.
         """
         for terms, status, mechanism in [
             ("ip4:192.0.2.3 -all", "pass", "ip4:192.0.2.3"),
@@ -415,7 +415,7 @@ class MechanismTests(SPFTestCase):
 
     def test_ptrFailing(self) -> None:
         """
-        RFC 7208 5.5: what fails doesn't match; a name without an answer is
+        RFC 7208 5.5: a failed lookup doesn't match; a name without an address is
         skipped.
         """
         self.dns.fail(REVERSE, RRType.PTR)
@@ -439,8 +439,8 @@ class MechanismTests(SPFTestCase):
 
     def test_include(self) -> None:
         """
-        RFC 7208 5.2: a pass is a match, an error stays one, no record is one;
-        what matched is the include.
+        RFC 7208 5.2: a pass matches, errors are passed on, a missing record is a
+        permanent error; the matched mechanism is the include.
         """
         for included, status in [
             ("v=spf1 ip4:192.0.2.3 -all", "softfail"),
@@ -473,7 +473,7 @@ class MechanismTests(SPFTestCase):
 
     def test_longTerm(self) -> None:
         """
-        A long term doesn't hide what is wrong with it.
+        The fault of a long term is reported.
         """
         self.broken("v=spf1 include:" + "%{h}" * 500 + ".example", "no SPF record at")
 
@@ -512,8 +512,7 @@ class MechanismTests(SPFTestCase):
 
     def test_noName(self) -> None:
         """
-        RFC 7208 4.8: what can't be in the DNS isn't looked up, and doesn't
-        match.
+        RFC 7208 4.8: impossible names aren't looked up, and don't match.
         """
         long = "x" * 64
         for domain in ("a..example", f"{long}.example", f"{long * 4}.example"):
@@ -597,7 +596,8 @@ class ModifierTests(SPFTestCase):
 
     def test_whoExplains(self) -> None:
         """
-        RFC 7208 6.2: not who is included, but who is redirected to.
+        RFC 7208 6.2: the explanation is not that of an included record, but that of a
+        redirect's target.
         """
         self.publish("v=spf1 -all exp=x.one.example", "one.example")
         self.put("x.one.example", RRType.TXT, "one")

@@ -78,8 +78,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """
-        RFC 7208 7.1, 7.3: what is no macro, no character for a macro-string,
-        or asks for no parts at all.
+        RFC 7208 7.1, 7.3: invalid macros and characters, and zero parts.
         """
         for text in (
             "%",
@@ -112,8 +111,8 @@ class ParseTests(SynchronousTestCase):
 
     def test_manyDigits(self) -> None:
         """
-        RFC 7208 7.3: any number of parts may be asked for, also one that
-        Python wouldn't read.
+        RFC 7208 7.3: the number of parts has any number of digits, also more than
+        Python's int accepts.
         """
         self.assertEqual(name("%{d000000002}"), "example.com")
         self.assertEqual(name("%{d127}"), "email.example.com")
@@ -123,8 +122,8 @@ class ParseTests(SynchronousTestCase):
     @given(st.one_of(st.text(), RECORDLIKE), st.booleans())
     def test_anything(self, text: str, explaining: bool) -> None:
         """
-        Any text is a macro-string or invalid; what it expands to is short, and
-        an explanation is printable.
+        Any text is a macro-string or invalid; its expansion is short, and an
+        explanation is printable.
         """
         try:
             parts = parseMacroString(text, explaining)
@@ -185,8 +184,7 @@ class ExpandTests(SynchronousTestCase):
 
     def test_letters(self) -> None:
         """
-        RFC 7208 7.2: the other letters, and what is said where nothing is
-        known.
+        RFC 7208 7.2: the other letters, and their values for unknown data.
         """
         for text, expanded in [
             ("%{i}", "192.0.2.3"),
@@ -252,7 +250,7 @@ class ExpandTests(SynchronousTestCase):
 
     def test_printable(self) -> None:
         """
-        RFC 7208 6.2: an explanation is ASCII, whatever the sender is called.
+        RFC 7208 6.2: an explanation is ASCII, for any sender.
         """
         values = VALUES | {"l": "J\xf6rg\r\n"}
         self.assertEqual(explanation("not %{l}", values), "not J?rg??")

@@ -245,8 +245,7 @@ class RecordTests(SynchronousTestCase):
 
     def test_time(self) -> None:
         """
-        The longest records with what could keep a parser busy are read as soon
-        as others.
+        The longest records of adverse content are parsed in linear time.
         """
         for filling in ("/", "/1", "//1", "a.", "%{d", "%{d" + "1", "a=", "-", "1:"):
             term = "a:" + filling * (MAX_RECORD_LENGTH // len(filling) - 9) + "_"

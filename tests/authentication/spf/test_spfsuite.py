@@ -38,7 +38,7 @@ class OpenSPFSuiteTests(SynchronousTestCase):
 
     def conformance(self, name: str) -> tuple[int, list[str]]:
         """
-        @return: How many cases there are, and what is wrong with some.
+        @return: The number of cases, and the failed ones.
         """
         path = corpus("spf", "sdgathman_pyspf", name)
         found = [self.wrong(each) for each in cases(path)]
