@@ -71,7 +71,7 @@ class Network:
 
     def answer(self, ip: str, build: Build, port: int = SMTP) -> None:
         """
-        Answer each connection with what C{build} makes.
+        Serve each connection with the result of C{build}.
         """
         self._servers[ip, port] = build
 
@@ -102,7 +102,7 @@ class Network:
 
     def flush(self) -> None:
         """
-        Deliver everything, and everything that comes of it.
+        Deliver everything, and all that follows from it.
         """
         before = -1
         while before != len(self.calls):
@@ -186,10 +186,10 @@ class Serving:
 @implementer(IMessageDelivery)
 class Postbox:
     """
-    Takes mail for everybody but those it is told not to.
+    Accepts mail for all recipients except refused ones.
 
-    @ivar refused: What to answer for a recipient.
-    @ivar received: What was taken: transaction and message.
+    @ivar refused: The replies to refused recipients.
+    @ivar received: Accepted mail: transaction and message.
     """
 
     def __init__(self, refused: dict[str, Reply] | None = None) -> None:

@@ -64,7 +64,7 @@ class StoppableServer:
 
     def stop(self) -> None:
         """
-        Stop it, without waiting for those who use it.
+        Stop the server without waiting for its clients.
         """
         from pgserver._commands import (  # type: ignore[attr-defined]
             pg_ctl,  # made when it is imported

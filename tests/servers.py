@@ -49,8 +49,7 @@ RECEPTION = '[Listeners.reception]\nPort = 0\nService = "reception"\n'
 
 def closedPort() -> int:
     """
-    A port at which nobody listens, and that nobody else is going to be given: it
-    is below those that systems give to whoever asks for any.
+    A port that is unused and stays so: it is below the range of ephemeral ports.
     """
     while True:
         port = random.randint(*CLOSED)

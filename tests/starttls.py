@@ -188,7 +188,7 @@ class Link:
 
     def flush(self) -> None:
         """
-        Deliver everything, and everything that comes of it.
+        Deliver everything, and all that follows from it.
         """
         moved = True
         while moved and self.open:

@@ -1,5 +1,5 @@
 """
-Tests for what docs/architecture.rst says is there.
+Tests for the modules in docs/architecture.rst.
 """
 
 from __future__ import annotations

@@ -543,7 +543,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_incoming(self) -> None:
         """
-        A host for people: accounts, aliases, and what is done with their mail.
+        A host with mailboxes: accounts, aliases, and the treatment of their mail.
         """
         parsed = parse(
             ANNA
@@ -625,8 +625,7 @@ class DescribeTests(SynchronousTestCase):
 
     def test_tables(self) -> None:
         """
-        Each table comes before its keys, with what it is for, in the order of
-        the classes.
+        Each table precedes its keys, with its purpose, in the order of the classes.
         """
         tables = [each.table for each in describe() if not each.key]
         self.assertEqual(tables[:3], ["Resolver", "Postmaster", "HostTLSRPT"])

@@ -119,15 +119,15 @@ class ReportTests(SynchronousTestCase):
 
     def test_contents(self) -> None:
         """
-        Every report is read for what it says, quirks and all.
+        Every report is read correctly, deviations included.
         """
         found = {name: said(readTLSReport(data)) for name, data in self.reports()}
         self.assertEqual(found, REPORTS)
 
     def test_strict(self) -> None:
         """
-        Large senders leave out what doesn't apply, as we do.  Others would do
-        for no report of ours, not even the example of RFC 8460 appendix B: its
+        Large senders leave out what doesn't apply, as moxtls does. Others aren't
+        valid by L{findFaults}, not even the example of RFC 8460 appendix B: its
         C{mx-host} is a string (4.4: an array).
         """
         good = {
@@ -208,8 +208,8 @@ class RecordTests(SynchronousTestCase):
 
     def test_uris(self) -> None:
         """
-        The URIs of all rua fields are found, in order (RFC 8460 3), and each
-        is one that a report can be sent to.
+        The URIs of all rua fields are found, in order (RFC 8460 3), and each is a
+        valid destination.
         """
         number = 0
         for case in self.cases():
@@ -238,7 +238,7 @@ class NotificationTests(SynchronousTestCase):
 
     def test_notifications(self) -> None:
         """
-        Whether it tells of a failure, and of which.
+        Whether each DSN is about a failure, and its status.
         """
         found: dict[str, str | None] = {}
         for path in self.paths():

@@ -83,7 +83,8 @@ class MonotonicTimeTests(SynchronousTestCase):
 
     def test_setBack(self) -> None:
         """
-        A clock that is set back stands still for a moment, and goes on.
+        After the clock was set back, the time stands still for a moment, and
+        continues.
         """
         elapsed = MonotonicTime()
         said = [1000.0, 1010.0, 10.0, 15.0, 15.0, 5.0, 6.0]

@@ -78,8 +78,8 @@ class DomainTests(SynchronousTestCase):
 
     def test_hostName(self) -> None:
         """
-        RFC 1123 2.1: a name with an underscore, whatever others do, is none for a
-        host of ours.
+        RFC 1123 2.1: a name with an underscore is not a valid host name for this
+        host.
         """
         for text, good in (
             ("a-1.example", True),
@@ -107,7 +107,7 @@ class DomainTests(SynchronousTestCase):
 
     def test_unicode(self) -> None:
         """
-        People see U-labels, where there are any.
+        The readable form has U-labels.
         """
         for text, shown in (
             ("xn--mller-kva.example", "müller.example"),
@@ -118,8 +118,8 @@ class DomainTests(SynchronousTestCase):
 
     def test_family(self) -> None:
         """
-        A domain is under itself and all its parents, not under what it only
-        ends like.
+        A domain is under itself and all its parents, not under a name that is only a
+        suffix of its text.
         """
         domain = Domain.parse("a.b.example")
         self.assertEqual(domain.parent, Domain("b.example"))
@@ -222,8 +222,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_dots(self) -> None:
         """
-        Dots at either end and in a row are to be quoted (RFC 5321 4.1.2), but
-        there are addresses where nobody does that: they are kept as they are.
+        Dots at either end and in a row require quoting (RFC 5321 4.1.2), but existing
+        addresses lack it: they are kept unchanged.
         """
         for text, local in (
             ("a..b@example.com", "a..b"),
@@ -239,8 +239,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_longLocalPart(self) -> None:
         """
-        RFC 5321 4.5.3.1.1: 64 octets are what everybody must take of a local
-        part, not the most.
+        RFC 5321 4.5.3.1.1: 64 octets are the minimum of the maximum for a local part.
         """
         for local in ("x" * 65, "ü" * 33, "b+" + "long=" * 30, '"' + "a " * 40 + '"'):
             text = f"{local}@example.com"
@@ -264,8 +263,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_unprintable(self) -> None:
         """
-        UTF-8 is no way for characters to come in that end lines elsewhere, move
-        a terminal's cursor or turn around what is shown.
+        Characters of UTF-8 that end lines, move a terminal's cursor or reverse text
+        are refused.
         """
         for each in "\x80\x85\x9b\x9f\u2028\u2029\u202a\u202e\u2066\u2069":
             for text in (f"a{each}b@example.com", f'"a {each}"@example.com'):
@@ -308,8 +307,8 @@ class AddressTests(SynchronousTestCase):
     )
     def test_any(self, start: str, end: str) -> None:
         """
-        Any text is an address or not; what is written fits on a line, and is
-        read as the same again.
+        Any text is an address or not; a written address fits on a line, and is read
+        as the same again.
         """
         for text in (start + end, '"' + start + end):
             try:

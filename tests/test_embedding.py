@@ -100,8 +100,8 @@ class ServerGuideTests(SynchronousTestCase):
 
     def test_mail(self) -> None:
         """
-        It takes what is right and refuses what is forged, prints the verdicts,
-        and after the day is over a report on both is sent (RFC 9990 3).
+        Authenticated mail is accepted and forged mail refused, verdicts are printed,
+        and after the day a report on both is sent (RFC 9990 3).
         """
         names = self.example()
         port, factory = self.clock.tcpServers[0][:2]

@@ -1,8 +1,5 @@
 """
-Tests for L{moxtls.https} and L{moxtls.https}.
-
-Over sockets of the loopback: a client that fetches from strangers is only as
-good as what it does with real connections.
+Tests for L{moxtls.https}, over loopback sockets.
 """
 
 from __future__ import annotations
@@ -86,7 +83,7 @@ class Server(Protocol):
 
 class Servers(Factory):
     """
-    A web server that does as it is told.
+    A scripted web server.
     """
 
     noisy = False
@@ -285,8 +282,8 @@ class HTTPSTests(TestCase):
 
     async def test_certificateRejected(self) -> None:
         """
-        RFC 8461 3.3: nothing is sent to a server whose certificate won't do,
-        and what is wrong with it is known.
+        RFC 8461 3.3: nothing is sent to a server whose certificate is invalid, and
+        the fault is reported.
         """
         for identity, objections, matches in (
             (selfSigned(HOST), [18], True),
@@ -368,8 +365,8 @@ class HTTPSTests(TestCase):
 
     async def test_cut(self) -> None:
         """
-        RFC 9112 9.8: a body that lasts until the end of the connection is
-        incomplete if that was cut: anybody on the way can do that.
+        RFC 9112 9.8: a body that lasts until the end of the connection is incomplete
+        without a TLS closure alert: anybody on the path can cut it.
         """
 
         def cut(server: Server) -> None:
@@ -397,7 +394,7 @@ class HTTPSTests(TestCase):
 
     async def test_refused(self) -> None:
         """
-        Nobody takes connections at any address.
+        No address accepts connections.
         """
         self.serve(saying(ok(b"")))
         client = self.client()
@@ -416,7 +413,7 @@ class HTTPSTests(TestCase):
 
     async def test_time(self) -> None:
         """
-        RFC 8461 3.3: all of it has to be over in time, at whatever it hangs.
+        RFC 8461 3.3: the timeout applies to the whole request, wherever it hangs.
         """
 
         def nothing(server: Server) -> None:
@@ -465,8 +462,8 @@ class ConnectionFailureTests(SynchronousTestCase):
 
     def test_noName(self) -> None:
         """
-        A host that doesn't exist, or has no address, is told apart from one
-        about which the DNS says nothing.
+        A host that doesn't exist, or has no address, is different from one whose
+        lookup failed.
         """
         dns = MemoryResolver({("empty.example", RRType.TXT): ["x"]})
         dns.fail("broken.example", RRType.A)
@@ -479,8 +476,8 @@ class ConnectionFailureTests(SynchronousTestCase):
 
     def test_dnssec(self) -> None:
         """
-        A host whose addresses were refused because of DNSSEC is told with the
-        error (RFC 8914), if it was given.
+        A host whose addresses fail DNSSEC is reported with the extended error (RFC
+        8914), if there is one.
         """
         for error, told in (
             (ExtendedError(6), ExtendedError(6)),

@@ -19,8 +19,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_mapped(self) -> None:
         """
-        An IPv4 address that is mapped into IPv6 (RFC 4291 2.5.5.2) is IPv4, however
-        it is written; one that is only compatible (2.5.5.1) isn't.
+        An IPv4-mapped IPv6 address (RFC 4291 2.5.5.2) is IPv4, in any spelling; an
+        IPv4-compatible one (2.5.5.1) isn't.
         """
         for text in ("::ffff:192.0.2.1", "::FFFF:c000:201", "::ffff:192.0.2.1%eth0"):
             self.assertEqual(parseIP(text), ip_address("192.0.2.1"), text)
@@ -42,7 +42,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_client(self) -> None:
         """
-        A client never has a mapped address, whoever says where it is.
+        A client's address is never a mapped one, whatever its source.
         """
         self.assertEqual(ClientInfo("::ffff:192.0.2.1"), ClientInfo("192.0.2.1"))
 

@@ -94,8 +94,8 @@ class BacklogTests(SynchronousTestCase):
 
     def test_waiting(self) -> None:
         """
-        Entries wait for the ledger, equal ones counted, and each is written once.
-        One attempt at a time tells whether it is there again.
+        Entries wait for the ledger, equal ones counted, and each is written once. One
+        attempt at a time tests whether it is available.
         """
         self.error = AWAY
         self.record("a", "b", "a")
@@ -112,7 +112,8 @@ class BacklogTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        There is a limit to what waits; those beyond it are counted, and said.
+        The number of waiting entries is limited; those beyond it are counted, and
+        logged.
         """
         self.error = AWAY
         with capturedLogs() as self.events:
@@ -141,7 +142,7 @@ class BacklogTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        At the end there is one more attempt; what can't be written then is said.
+        Stopping makes one more attempt; unwritten entries are logged.
         """
         for error, written, lines in ((None, {"a": 1}, 0), (AWAY, {"a": 1}, 1)):
             self.error = AWAY

@@ -1,5 +1,5 @@
 """
-Tests for what README.rst and docs/moxtls.toml promise.
+Tests for README.rst and docs/moxtls.toml.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_picture(self) -> None:
         """
-        The picture in it is the one that docs/loops.py draws.
+        The picture equals the output of docs/loops.py.
         """
         script = ROOT / "docs" / "loops.py"
         self.assertIn(".. image:: docs/loops.svg", self.text)
@@ -49,7 +49,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_configuration(self) -> None:
         """
-        The configuration in it is the one that is to be copied, and good.
+        The configuration in the README is docs/moxtls.toml, and valid.
         """
         block = self.text.partition(".. code-block:: toml\n\n")[2]
         block = re.split(r"^\S", block, maxsplit=1, flags=re.MULTILINE)[0]
@@ -107,13 +107,13 @@ class ReadmeTests(SynchronousTestCase):
 
 class PluginTests(SynchronousTestCase):
     """
-    Tests for what makes C{twistd moxtls} exist.
+    Tests for the plugin of C{twistd moxtls}.
     """
 
     def test_cheap(self) -> None:
         """
-        Every run of twistd imports every plugin, so this one imports nothing
-        of the project; what it names is there.
+        Every run of twistd imports every plugin, so this one imports nothing of the
+        project; the names in it exist.
         """
         file = ROOT / "twisted" / "plugins" / "moxtls_dropin.py"
         if not file.exists():

@@ -41,7 +41,7 @@ class RegularTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Nothing else is opened, and nobody is waited for.
+        Other kinds of files aren't opened, without blocking.
         """
         pipe, link = self.folder / "pipe", self.folder / "link"
         os.mkfifo(pipe)

@@ -91,8 +91,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        Everything else is refused in one line; what is packed is unpacked up
-        to a limit only.
+        Other files are refused in one line; compressed ones are decompressed up to a
+        limit.
         """
         bomb = b"<feedback>" + b" " * (reportfiles.MAX_SIZE + 1)
         for data in (
@@ -124,7 +124,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_corpus(self) -> None:
         """
-        Reports that are really sent can be read, whatever their dialect.
+        Reports of real senders can be read, with their deviations.
         """
         files = [
             each

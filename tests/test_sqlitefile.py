@@ -49,7 +49,7 @@ class MakePrivateTests(FileCase):
 
     def test_made(self) -> None:
         """
-        Nobody else can read it or what SQLite puts beside it, whatever the umask.
+        The database and its journals are private, whatever the umask.
         """
         for umask in (0o000, 0o022, 0o077, 0o777):
             before = os.umask(umask)
@@ -99,7 +99,7 @@ class ReadOnlyTests(FileCase):
 
     def test_closed(self) -> None:
         """
-        Nothing is made beside a database that nobody has open.
+        No file is created beside a closed database.
         """
         self.filled().close()
         self.assertEqual(self.rows(), [(1,)])

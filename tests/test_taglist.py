@@ -59,8 +59,8 @@ class ParseTagListTests(SynchronousTestCase):
 
     def test_utf8(self) -> None:
         """
-        Values may be in UTF-8 (RFC 8616 5); what is none can't be taken for
-        something else.
+        Values may be in UTF-8 (RFC 8616 5); invalid UTF-8 can't be mistaken for other
+        values.
         """
         self.assertEqual(parseTagList("d=bücher.example".encode()).get("d")[1], "ü")
         self.assertEqual(

@@ -88,9 +88,8 @@ class MakeServiceTests(TapCase):
 
     def test_all(self) -> None:
         """
-        All that is wrong is said at once, a line each, whether it is in the file,
-        in one that it names, or a port that is taken; for a file that is wrong
-        nothing is made.
+        All faults are reported at once, a line each, in the file, in files that it
+        names, and of ports in use; with an invalid file nothing is created.
         """
         lines = ["Ledger: .*'mysql'", r'CAFile = "none.pem"', r"\[Listeners.a\] Port"]
         text = f'Ledger = "mysql://h/n"\nCAFile = "none.pem"\n{self.file.read_text()}'

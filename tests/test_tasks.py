@@ -163,7 +163,7 @@ class SharedTaskTests(SynchronousTestCase):
 
     def test_shared(self) -> None:
         """
-        All callers get the result, also one that comes later.
+        All callers get the result, later ones included.
         """
         callers = [self.shared.join() for _ in range(2)]
         self.request.callback(7)
@@ -172,7 +172,7 @@ class SharedTaskTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """
-        The request goes on until the last caller has cancelled.
+        The task runs until the last caller has cancelled.
         """
         first, second = self.shared.join(), self.shared.join()
         first.cancel()

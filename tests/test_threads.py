@@ -118,7 +118,8 @@ class ThreadQueueTests(SynchronousTestCase):
 
     def test_exception(self) -> None:
         """
-        If performing fails, callers are told, and the thread goes on.
+        If performing fails, the Deferreds of the group fail, and the thread
+        continues.
         """
         self.assertRaises(ValueError, self.inbox.waitFor, submit(self.queue, "bad"))
         self.assertEqual(self.inbox.waitFor(submit(self.queue, "a")), "A")
@@ -152,8 +153,7 @@ class ThreadQueueTests(SynchronousTestCase):
 
     def test_threads(self) -> None:
         """
-        With two threads, one that is busy doesn't hold up the other; stopping
-        waits for both.
+        With two threads, a busy one doesn't block the other; stopping waits for both.
         """
         meeting = Barrier(2)
 

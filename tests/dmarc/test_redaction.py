@@ -133,8 +133,8 @@ class RedactedFieldsTests(SynchronousTestCase):
 
     def test_signature(self) -> None:
         """
-        A signature is kept without its copies of other fields (RFC 6376 3.5 C{z=})
-        and without the local part of C{i=}; folds don't matter.
+        A signature is kept without its copies of other fields (RFC 6376 3.5 C{z=}),
+        with a token as the local part of C{i=}; folds don't matter.
         """
         found = shown(
             "DKIM-Signature: v=1; a=rsa-sha256; d=a.example; s=x; t=1658210264;",

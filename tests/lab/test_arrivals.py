@@ -82,7 +82,7 @@ def arrived(owed: ExpectedAggregate, received: float = NOON) -> ArrivedAggregate
 
 class AggregateDifferencesTests(SynchronousTestCase):
     """
-    Whether reports say what they should.
+    Tests for comparing aggregate reports with the expected ones.
     """
 
     def differences(self, *reports: ArrivedAggregate) -> list[str]:
@@ -109,7 +109,7 @@ class AggregateDifferencesTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        Those that are as they should be, whatever the order in them.
+        Expected reports in any order have no differences.
         """
         self.assertEqual([], self.differences(*self.all()))
 
@@ -229,7 +229,7 @@ class AggregateDifferencesTests(SynchronousTestCase):
 
 class ArrivedAggregateTests(SynchronousTestCase):
     """
-    Reading what arrived.
+    Tests for parsing received aggregate reports.
     """
 
     def content(self) -> bytes:
@@ -267,7 +267,7 @@ class ArrivedAggregateTests(SynchronousTestCase):
 
     def test_signed(self) -> None:
         """
-        The report, with what is around it, and whether that is signed.
+        The report, its message fields, and whether the message is signed.
         """
         rsa = makeKeys([], NOON).dkim[0]
         content = self.content()
@@ -300,7 +300,7 @@ class ArrivedAggregateTests(SynchronousTestCase):
 
     def test_isAggregate(self) -> None:
         """
-        They are told from other mail by where they arrive.
+        Aggregate reports are recognized by their recipient.
         """
         self.assertTrue(isAggregate(self.arrival(b"")))
         other = replace(self.arrival(b""), recipient="tlsrpt@reports.test")
@@ -367,7 +367,7 @@ def read(arrival: Arrival, records: dict[str, str] | None = None) -> ArrivedRepo
 
 class DifferencesTests(SynchronousTestCase):
     """
-    Whether reports say what they should.
+    Tests for comparing TLS reports with the expected ones.
     """
 
     def differences(self, *arrived: ArrivedReport) -> list[str]:
@@ -430,7 +430,7 @@ class DifferencesTests(SynchronousTestCase):
 
 class ArrivedReportTests(SynchronousTestCase):
     """
-    Reading what arrived.
+    Tests for parsing received TLS reports.
     """
 
     def test_signed(self) -> None:
@@ -467,7 +467,7 @@ class ArrivedReportTests(SynchronousTestCase):
 
     def test_isReport(self) -> None:
         """
-        Reports are told from mail by where they arrive.
+        TLS reports are recognized by their recipient.
         """
         self.assertTrue(isReport(posted(b"")))
         mail = Arrival("bob@good.test", "", "mx.good.test", "", b"")
@@ -517,7 +517,7 @@ class ArrivalsTests(SynchronousTestCase):
 
     def test_until(self) -> None:
         """
-        One can wait for what is to come, or give up on it.
+        Waiting for an arrival can be cancelled.
         """
         self.successResultOf(self.arrivals.until(lambda: True))
         one = self.arrivals.until(lambda: len(self.arrivals.all) >= 1)

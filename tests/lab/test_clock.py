@@ -76,7 +76,7 @@ class LabClockTests(SynchronousTestCase):
 
     def test_putOff(self) -> None:
         """
-        Calls can be put off and cancelled, whatever was done to the clock.
+        Calls can be delayed and cancelled, whatever happened to the clock.
         """
         call = self.clock.callLater(10, self.calls.append, "a")
         call.delay(5)
@@ -94,7 +94,7 @@ class LabClockTests(SynchronousTestCase):
 
     def test_loopingCall(self) -> None:
         """
-        A LoopingCall on it goes on after a leap.
+        A LoopingCall continues after a leap.
         """
         loop = LoopingCall(self.calls.append, "tick")
         loop.clock = self.clock
@@ -155,8 +155,8 @@ class EndDayTests(SynchronousTestCase):
 
     def test_complete(self) -> None:
         """
-        It goes on until all reports can have been sent: there might be one
-        too many.
+        The day goes on until all reports can have been sent, to detect superfluous
+        ones.
         """
         ending = self.begin()
         seconds = self.pump(ending)
@@ -168,8 +168,8 @@ class EndDayTests(SynchronousTestCase):
 
     def test_incomplete(self) -> None:
         """
-        Reports that never come are not waited for for ever; but for as long as
-        one comes after the other, however slow the machine is.
+        Missing reports aren't waited for for ever, but as long as others keep
+        arriving, however slow the machine is.
         """
         self.missing = 3
         ending = self.begin()

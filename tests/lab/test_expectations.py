@@ -64,8 +64,8 @@ class ExpectedAggregatesTests(SynchronousTestCase):
 
     def test_overridden(self) -> None:
         """
-        A disposition that isn't the policy has a reason (RFC 9990 3.1.1.9),
-        and the author's broken signature is told of.
+        A disposition that differs from the policy has a reason (RFC 9990 3.1.1.9),
+        and the author's broken signature is reported.
         """
         records = OWED["listed.test", "dmarc@listed.test"].records
         (record,) = (each for each in records if each.disposition == "none")

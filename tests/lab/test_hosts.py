@@ -1,12 +1,6 @@
 """
-Tests for L{moxtls.lab.hosts}, over real sockets, with a mail client of
-other people.
-
-Tests for L{moxtls.lab.hosts} and L{moxtls.lab.zones}, over real
-sockets.
-
-Tests for L{moxtls.lab.hosts} and L{moxtls.lab.hosts}, over real sockets,
-with an HTTP client of other people.
+Tests for L{moxtls.lab.hosts} and L{moxtls.lab.zones}, over real sockets, with
+third-party mail and HTTP clients.
 """
 
 from __future__ import annotations
@@ -84,7 +78,7 @@ class MailDestinationTests(LabTestCase):
 
     def test_withTLS(self) -> Deferred[None]:
         """
-        Mail over STARTTLS is kept as it was sent, with what is known of it.
+        Mail over STARTTLS is kept unchanged, with the properties of its session.
         """
 
         def check(ehlo: bytes) -> None:
@@ -146,8 +140,8 @@ class RespondToTests(SynchronousTestCase):
 
     def test_withoutEDNS(self) -> None:
         """
-        Without EDNS a datagram has 512 bytes (RFC 1035 4.2.1), whatever a
-        client with EDNS says it has at least (RFC 6891 6.2.3).
+        Without EDNS a datagram has 512 bytes (RFC 1035 4.2.1), which is also the
+        minimum with EDNS (RFC 6891 6.2.3).
         """
         self.answer(dns.message.make_query("big.test", "TXT"))
         self.assertLessEqual(len(self.wire), 512)
@@ -330,7 +324,7 @@ class WebHostTests(LabTestCase):
 
     async def test_badCertificate(self) -> None:
         """
-        One presents a certificate that nobody vouches for.
+        One policy host presents an untrusted certificate.
         """
         asking = self.ask("mta-sts.policy-cert.test", POLICY_PATH)
         await self.assertFailure(asking, ssl.SSLCertVerificationError)

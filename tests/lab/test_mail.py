@@ -190,7 +190,7 @@ OK = Reply(250, "2.0.0", "OK")
 @implementer(IMessageDelivery, IMessage)
 class Listening:
     """
-    Says what it is told to, and keeps what it sees.
+    A server with scripted replies that keeps its input.
     """
 
     recipient = OK
@@ -306,7 +306,7 @@ def outcome(labMessage: LabMessage) -> ReceptionOutcome:
 
 class ReceptionOutcomeTests(SynchronousTestCase):
     """
-    Whether a message became what it should.
+    Tests for comparing the outcome of a message with the expected one.
     """
 
     def test_none(self) -> None:

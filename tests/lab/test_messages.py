@@ -34,7 +34,7 @@ class MessagesTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """
-        No two are the same, and each says in a line what it is.
+        Names are unique, and descriptions are one line.
         """
         self.assertEqual(len(MESSAGES), len({each.name for each in MESSAGES}))
         for each in MESSAGES:
@@ -62,8 +62,8 @@ class MessagesTests(SynchronousTestCase):
 
     def test_outcomes(self) -> None:
         """
-        Everything that can become of a message does (RFC 9989 5.3.6, RFC 9990
-        3.1.1.9), and what we have policies for applies to somebody.
+        Every disposition occurs (RFC 9989 5.3.6, RFC 9990 3.1.1.9), and every local
+        policy applies to a message.
         """
         expected = [each.expected for each in MESSAGES]
         self.assertEqual({250, 550}, {each.code for each in expected})
@@ -155,8 +155,8 @@ class WrittenMessageTests(SynchronousTestCase):
 
     def test_listed(self) -> None:
         """
-        A list says that it is one (RFC 2919), adds words of its own, which
-        break the author's signature, and signs on top.
+        A list identifies itself (RFC 2919), adds text, which breaks the author's
+        signature, and signs the result.
         """
         message = message_from_bytes(written("listed-lists"))
         self.assertIn("lists.test", message["List-Id"])

@@ -56,7 +56,7 @@ class PublishedTests(SynchronousTestCase):
 
     def test_tlsrpt(self) -> None:
         """
-        Everybody wants reports (RFC 8460 3), and one host does.
+        All domains request reports (RFC 8460 3), and one host does.
         """
         for each in DESTINATIONS:
             (record,) = texts(f"_smtp._tls.{each.domain}", "TXT")

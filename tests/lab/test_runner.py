@@ -65,9 +65,9 @@ class RunTests(TestCase):
 
     async def test_once(self) -> None:
         """
-        Mail to each destination is delivered or has to wait, mail from each
-        sender is taken or refused, and the reports on it, ours and those that
-        we owe, say what they should, field by field.
+        Mail to each destination is delivered or deferred, mail from each sender is
+        accepted or refused, and the reports on it, sent and received, have the
+        expected content, field by field.
         """
         status = await self.begin(once=True, labMessages=MESSAGES)
         text = self.stdout.getvalue()
@@ -112,7 +112,7 @@ class RunTests(TestCase):
 
     async def test_commands(self) -> None:
         """
-        The day ends when somebody says so, who gets to see the reports.
+        The day ends on a command, whose output is the reports.
         """
         running = self.begin(False, FEW)
         await self.socket(running)

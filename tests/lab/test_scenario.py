@@ -34,7 +34,7 @@ class DestinationsTests(SynchronousTestCase):
 
     def test_conditions(self) -> None:
         """
-        Everything that can be the matter is the matter with somebody.
+        Every condition occurs at some destination.
         """
         self.assertEqual(set(Certificate), {each.certificate for each in DESTINATIONS})
         self.assertEqual(set(Records), {each.tlsa for each in DESTINATIONS})
@@ -47,7 +47,7 @@ class DestinationsTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """
-        No two are the same, and each says in a line what is the matter.
+        Names are unique, and descriptions are one line.
         """
         self.assertEqual(len(DESTINATIONS), len({each.name for each in DESTINATIONS}))
         for each in DESTINATIONS:
@@ -107,7 +107,7 @@ class ExpectedReportsTests(SynchronousTestCase):
 
     def test_host(self) -> None:
         """
-        A host is told which recipient domains are affected.
+        A host's report names the affected recipient domains.
         """
         told = self.reports[SHARED_HOST]
         self.assertEqual(

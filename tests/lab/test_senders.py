@@ -50,14 +50,14 @@ class SenderPlansTests(SynchronousTestCase):
 
     def everybody(self) -> list[Sender]:
         """
-        But for who has damaged records.
+        All senders except those with damaged records.
         """
         return [each for each in SENDERS if not each.damaged]
 
     def test_spf(self) -> None:
         """
-        Each has one address that it sends from (RFC 7208), also with the null
-        sender (10.1.3), and is somebody who could be answered.
+        Each sender has one address that it sends from (RFC 7208), also with the null
+        reverse-path (10.1.3), and can receive mail.
         """
         for each in self.everybody():
             address = addressOf(NETWORK, each)
@@ -92,8 +92,7 @@ class SenderPlansTests(SynchronousTestCase):
 
     def test_damaged(self) -> None:
         """
-        One can't be looked up, for as long as anybody validates (RFC 4035
-        5.5).
+        Lookups of one sender's records fail under validation (RFC 4035 5.5).
         """
         self.assertEqual(dns.rcode.SERVFAIL, resolve("_dmarc.unsure.test", "TXT").rcode)
 

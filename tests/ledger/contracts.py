@@ -238,8 +238,8 @@ class OutcomeContract(Contract):
 
     def test_closings(self) -> None:
         """
-        It is known when the period of a domain was last closed, alone or with
-        those of all others; no two are closed in the same second.
+        The time at which the period of a domain was last closed is known, closed
+        alone or with those of all others; no two are closed in the same second.
         """
         outcomes, noon = self.ledger.outcomes, MIDNIGHT + 43200
         for domain in (ORG, None, None):
@@ -349,8 +349,7 @@ class OutcomeContract(Contract):
 
     def test_hostOfTheSameName(self) -> None:
         """
-        A domain without MX is its own host; what is known about it as one is
-        kept apart.
+        A domain without MX is its own host; its results as a host are kept apart.
         """
         self.record(
             SessionOutcome(
@@ -497,8 +496,8 @@ class OutcomeContract(Contract):
 
     def test_settleHost(self) -> None:
         """
-        A host's results go once both sides are told, whichever is first; the
-        second can see where the report of the first went.
+        A host's results are removed once both sides have reports, in either order;
+        the second can see the destinations of the first.
         """
         self.record(bad(ORG), bad(NET))
         self.settle(0, ORG)
@@ -512,7 +511,7 @@ class OutcomeContract(Contract):
 
     def test_settleOwnHost(self) -> None:
         """
-        A domain that is its own host is told in phase 0; phase 1 of the same
+        A domain that is its own host is reported to in phase 0; phase 1 of the same
         name is about mail to others.
         """
         self.record(
@@ -575,7 +574,7 @@ class OutcomeContract(Contract):
 
     def test_settleAllOrNothing(self) -> None:
         """
-        If the reports can't be filed nothing is marked as told.
+        If the reports can't be filed, nothing is marked as reported.
         """
         self.record(good())
         self.settle(0, NET, report(NET))
@@ -592,8 +591,8 @@ class OutcomeContract(Contract):
 
     def test_late(self) -> None:
         """
-        An outcome of a day that is settled makes a period of its own again,
-        to be cleared away: what isn't told yet is never taken for told.
+        An outcome of a settled day makes a new period, to be removed: unreported
+        results are never taken for reported ones.
         """
         self.record(good())
         self.settle(0, ORG, report())
@@ -675,8 +674,8 @@ class ArchiveContract(Contract):
 
     def test_parts(self) -> None:
         """
-        Reports to a domain about the same span are told apart by their parts
-        (RFC 9990 3.1.1.4), and keep them.
+        Reports to a domain about the same span are distinguished by their parts (RFC
+        9990 3.1.1.4), which are kept.
         """
         one = report()
         other = replace(
@@ -688,8 +687,7 @@ class ArchiveContract(Contract):
 
     def test_take(self) -> None:
         """
-        A report is given to one node, again and again until that has marked
-        it, and to nobody else.
+        A report is given to one node only, repeatedly until that has marked it.
         """
         self.file(report())
         taken = self.take("a")
@@ -706,8 +704,8 @@ class ArchiveContract(Contract):
 
     def test_takeEach(self) -> None:
         """
-        Each report is taken once, the oldest first; another kind, and what
-        isn't to be sent, is left alone.
+        Each report is taken once, the oldest first; other kinds, and reports not to
+        be sent, aren't.
         """
         reports = [report(Domain(f"{n}.example"), composed=n) for n in range(5)]
         self.file(
@@ -798,7 +796,7 @@ class ArchiveContract(Contract):
 
     def test_markUnknown(self) -> None:
         """
-        Marking what was pruned meanwhile changes nothing.
+        Marking a report that was pruned meanwhile changes nothing.
         """
         self.got(self.ledger.archive.mark(report().key, ReportState.QUEUED, 1.0))
         self.assertEqual(self.got(self.ledger.archive.reports()), ())
@@ -1087,7 +1085,7 @@ class LeaseContract(Contract):
 
     def test_release(self) -> None:
         """
-        Only the holder can give it up; then anybody may have it.
+        Only the holder can release a lease; then any node can acquire it.
         """
         self.acquire("a", 10, 0)
         self.got(self.ledger.leases.release("report", "b"))

@@ -264,8 +264,8 @@ class EvaluationContract(Contract):
 
     def test_summaries(self) -> None:
         """
-        Each policy domain, with what is done with its mail, how much there
-        is, and whether any of it may cause a report.
+        Each policy domain, with the dispositions and number of its mail, and whether
+        any of it may cause a report.
         """
         passed = replace(ROW, disposition=Disposition.PASS)
         self.record(EVALUATION, EVALUATION, replace(EVALUATION, hours=1))
@@ -329,8 +329,8 @@ class EvaluationContract(Contract):
 
     def test_intervals(self) -> None:
         """
-        Intervals of some hours end several times a day; of one that isn't
-        over, nothing is due.
+        Intervals of some hours end several times a day; nothing of an unfinished one
+        is due.
         """
         self.record(evaluation(hours=8), hour=MIDNIGHT + 7 * HOUR)
         self.assertEqual(self.periods(MIDNIGHT + 7 * HOUR), ())
@@ -441,8 +441,7 @@ class EvaluationContract(Contract):
 
     def test_settle(self) -> None:
         """
-        Reports are filed and what they were made from is gone, and nothing
-        else is.
+        Reports are filed and their evaluations removed, and no others.
         """
         net = evaluation(published=OF_NET)
         other = evaluation(hours=12)
@@ -473,7 +472,7 @@ class EvaluationContract(Contract):
 
     def test_settleAllOrNothing(self) -> None:
         """
-        If reports can't be filed, what they were made from is still there.
+        If reports can't be filed, their evaluations are kept.
         """
         self.record(evaluation())
         one = report()

@@ -47,7 +47,7 @@ class UnavailableTests(SynchronousTestCase):
 
     def test_noFile(self) -> None:
         """
-        A ledger in SQLite is a file: what is in memory can't be shared by
+        An SQLite URL needs a file: a database in memory can't be shared by
         connections.
         """
         for url in ("sqlite://", "sqlite:///", "sqlite:///:memory:"):

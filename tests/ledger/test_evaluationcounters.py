@@ -116,7 +116,7 @@ class EncodingTests(SynchronousTestCase):
 
     def test_ascii(self) -> None:
         """
-        The text is valid for every database, whatever it contains.
+        Any encoded text is valid for every database.
         """
         text = encodeRow(replace(ROW, headerFrom="\0\ud800é"))
         self.assertTrue(text.isascii())
@@ -229,7 +229,7 @@ class KeyTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        A report's rows are in one range, and what adds up is side by side.
+        A report's rows are contiguous, and equal ones adjacent.
         """
         items = [
             (MIDNIGHT + hour * HOUR, evaluation(number, optional=hour == 1), 1)

@@ -170,7 +170,7 @@ class GroupTests(_Writing):
 
     def test_reader(self) -> None:
         """
-        Readers don't wait for a writer, and see what is committed.
+        Readers don't wait for a writer, and see committed data.
         """
         self.inbox.waitFor(self.store("a"))
         self.occupy()
@@ -239,8 +239,7 @@ class LostConnectionTests(_Writing):
 
     def test_idle(self) -> None:
         """
-        A connection that was cut between two groups is replaced; nobody
-        notices.
+        A connection lost between two groups is replaced without errors.
         """
         self.inbox.waitFor(self.store("a"))
         kick(self.url)
@@ -265,8 +264,7 @@ class LostConnectionTests(_Writing):
 
     def test_gone(self) -> None:
         """
-        While there is no database callers are told; once it is back it is
-        used again.
+        Without a database, operations fail; once it is back it is used again.
         """
         self.inbox.waitFor(self.store("a"))
         with renamed(self.url):

@@ -152,8 +152,8 @@ class MigrationContract(Contract):
 
     def test_fromTheFirst(self) -> None:
         """
-        A ledger of the first revision keeps what is in it, and takes on what
-        is new: reports that were made are found by their keys.
+        A ledger of the first revision keeps its contents through all migrations:
+        archived reports are found by their keys.
         """
         one = report()
         key = digest(str(one.key))
@@ -188,7 +188,9 @@ class Plans(Contract):
 
     def fill(self, url: str) -> ReportPeriod:
         """
-        Make a ledger with some rows; returns what they are about.
+        Make a ledger with some rows.
+
+        @return: The period of the rows.
         """
         ledger = Ledger(None, url)
         for domain in ("example.net", "example.org"):
@@ -279,8 +281,8 @@ class SQLitePlanTests(Plans, SynchronousTestCase):
 
     def test_ranges(self) -> None:
         """
-        A page of a report, what is due, and what is removed are ranges of
-        indexes, never sorted.
+        Pages of a report, due periods, and removals are ranges of indexes, without
+        sorting.
         """
         url = f"sqlite:///{Path(self.mktemp())}"
         period = self.fill(url)

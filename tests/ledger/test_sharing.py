@@ -79,7 +79,7 @@ class SharingContract(Contract):
 
     def test_record(self) -> None:
         """
-        No count is lost, and nobody fails, when all count the same at once.
+        No count is lost, and no node fails, when all record the same at once.
         """
         domains = [Domain(f"{n}.example") for n in range(40)]
         failures = [replace(EXPIRED, mxHELO=str(n)) for n in range(7)]
@@ -186,8 +186,7 @@ class SharingContract(Contract):
 
     def test_evaluations(self) -> None:
         """
-        No evaluation is lost, and nobody fails, when all count the same at
-        once.
+        No evaluation is lost, and no node fails, when all record the same at once.
         """
         policies = [
             replace(PUBLISHED, domain=Domain(f"{n}.example")) for n in range(10)

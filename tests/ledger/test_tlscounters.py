@@ -103,7 +103,7 @@ class SumOutcomesTests(SynchronousTestCase):
 
     def test_keys(self) -> None:
         """
-        Every part of the key tells rows apart.
+        Every part of the key distinguishes rows.
         """
         tally = PolicyTally(noPolicy(ORG), 1)
         some = [

@@ -21,11 +21,11 @@ EXTENSIONS = ("store.example", "PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES")
 
 class LMTPServer(LineReceiver):
     """
-    Takes messages as RFC 2033 has it.
+    Accepts messages by RFC 2033.
 
-    @ivar said: What it was told, without messages.
-    @ivar answers: Replies other than usual, by the first word of the command;
-        C{END} for the end of data.  An empty one hangs up, C{None} is none.
+    @ivar said: The commands received.
+    @ivar answers: Special replies, by the verb of the command; C{END} for the end of
+        data. An empty one disconnects, C{None} is none.
     """
 
     def __init__(self, network: LMTPNetwork) -> None:

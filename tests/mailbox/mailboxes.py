@@ -33,7 +33,7 @@ class MailboxMixin(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is what it says.
+        The store provides its interface.
         """
         verifyObject(IMailbox, self.mailbox)
 

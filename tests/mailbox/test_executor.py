@@ -29,7 +29,7 @@ reactor = cast(IWorkerReactor, installed)
 
 class CountingWriter(InlineWriter):
     """
-    Counts what it has to write itself.
+    Counts the batches that it writes itself.
     """
 
     written = 0
@@ -103,8 +103,8 @@ class ProcessWriterTests(TestCase):
 
     async def test_lost(self) -> None:
         """
-        If the other process is killed, nobody is told that messages are there;
-        and the next one writes what comes then.
+        If the worker process is killed, its messages fail; the next one writes later
+        ones.
         """
         await self.worker.call(pid, None)
         with capturedLogs():

@@ -85,14 +85,14 @@ class LMTPTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is what it says.
+        The store provides its interface.
         """
         verifyObject(IMailbox, self.mailbox)
 
     def test_delivered(self) -> None:
         """
-        Messages arrive whole, whatever is in them (RFC 5321 4.5.2), for the
-        account or for a mailbox of it; with the reverse-path in MAIL.
+        Messages of any content arrive unchanged (RFC 5321 4.5.2), for the account or
+        one of its mailboxes, with the reverse-path in MAIL.
         """
         path = b"Return-Path: <us@there.example>\r\n"
         message = [path + b"Subject: a\r\n", b"\r\n..\r\n.\r", b"\n.b\r\n"]
@@ -132,7 +132,7 @@ class LMTPTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        A reply of each kind, to whatever it is a reply (RFC 2033 4.2).
+        A reply of each kind, to each command (RFC 2033 4.2).
         """
         for word, reply, why in [
             ("END", "552 5.2.2 full", MailboxFull),
@@ -180,8 +180,7 @@ class LMTPTests(SynchronousTestCase):
 
     def test_hungUp(self) -> None:
         """
-        A server that hangs up on a connection that is kept isn't noticed by
-        who has a message: there is another connection.
+        If the server closes an idle connection, the next message uses a new one.
         """
         self.successResultOf(self.deliver())
         self.network.servers[0].hangUp()

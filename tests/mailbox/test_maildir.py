@@ -77,8 +77,8 @@ class MailStoreTests(StoreCase):
 
     def test_places(self) -> None:
         """
-        Each account has a Maildir of its name, and the host its own; nobody
-        else has any.
+        Each account has a Maildir of its name, and the host its own; there are no
+        others.
         """
         store = self.makeStore(threaded=False)
         for account in (HOST_ACCOUNT, "anna"):
@@ -109,8 +109,8 @@ class MailStoreTests(StoreCase):
 
     async def test_quota(self) -> None:
         """
-        Of concurrent messages, those that fit the quota are stored, and the others
-        fail permanently; the usage is written for other programs.
+        Concurrent messages that fit the quota are stored, and the others fail
+        permanently; the usage is written for other programs.
         """
         store = self.makeStore(threaded=True)
         bob = store.mailboxOf("bob")
@@ -152,7 +152,7 @@ class MailStoreTests(StoreCase):
 
 class Slow(Sequence[bytes]):
     """
-    A message that comes when it is told to.
+    A message whose chunks come when the test lets them.
     """
 
     def __init__(self) -> None:
@@ -218,8 +218,8 @@ class ThreadWriterTests(StoreCase):
 
     async def test_fails(self) -> None:
         """
-        An operation that fails says so; a message that nobody waits for any more
-        is stored nevertheless.
+        A failed operation fails its Deferred; a cancelled message is stored
+        nevertheless.
         """
         with self.assertRaises(ZeroDivisionError):
             await self.writer.run(lambda: 1 // 0)
@@ -378,7 +378,7 @@ class MaildirTests(mailboxes.MailboxMixin):
 
     def test_oneByOne(self) -> None:
         """
-        In a group, one that fails takes no other with it.
+        In a group, a failing message doesn't affect the others.
         """
         messages = [
             MaildirWrite(self.root, parts, message, False, f"id{number}", 0, 0)
@@ -450,13 +450,13 @@ class CountTests(SynchronousTestCase):
 
 class KilledTests(SynchronousTestCase):
     """
-    Tests for what is left of deliveries when the process dies.
+    Tests for files left by a process that was killed.
     """
 
     def test_anywhere(self) -> None:
         """
-        At whatever step it dies, whole messages are left or none, nothing
-        stands in the way of the next, and leftovers go when they are old.
+        At whatever step the process is killed, there are whole messages or none,
+        later deliveries succeed, and stale files are removed.
         """
         root = quickDirectory(self)
         body = b"x" * 100

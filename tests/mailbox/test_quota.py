@@ -30,7 +30,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_files(self) -> None:
         """
-        Numbers are added up; what is about another quota or torn is of no use.
+        Entries are added up; files for another quota and torn files are invalid.
         """
         for content, expected in [
             (b"100S\n10 1\n", MaildirSize(10, 1, True)),
@@ -72,8 +72,9 @@ class QuotaUsageTests(SynchronousTestCase):
 
     def test_pipe(self) -> None:
         """
-        Something else in place of the file holds nobody up and isn't followed: it is
-        replaced where there is a quota of ours, and left alone where there is none.
+        Other kinds of files in place of C{maildirsize} don't block and aren't
+        followed: they are replaced if there is a configured quota, and ignored
+        otherwise.
         """
         other = self.message("elsewhere", 10)
         for make in (os.mkfifo, lambda path: os.symlink(other, path)):
@@ -137,8 +138,8 @@ class QuotaUsageTests(SynchronousTestCase):
 
     def test_recounted(self) -> None:
         """
-        Nobody is refused for what the file says that others have added to, or
-        that is old, before all is counted anew.
+        Before a message is refused by a C{maildirsize} that is old or written by
+        others, messages are recounted.
         """
         self.message("new/a,S=50")
         for content, age in ((b"100S\n50 1\n50 1\n", 0), (b"100S\n99 1\n", 901)):
@@ -162,8 +163,8 @@ class QuotaUsageTests(SynchronousTestCase):
 
     def test_unlimited(self) -> None:
         """
-        Without a quota no file is made; one that somebody else keeps there
-        is kept right.
+        Without a quota no file is created; an existing one of another program is
+        updated.
         """
         for content in (None, b"5S\n1 1\n"):
             if content is not None:

@@ -31,7 +31,7 @@ class AuthorTests(SynchronousTestCase):
 
     def domains(self, value: str) -> list[str]:
         """
-        @return: Whom C{From} names; what is wrong with it in place of that.
+        @return: The domains in C{From}, or its fault.
         """
         header = splitHeader(f"To: x@to.example\r\nFrom: {value}\r\n".encode())
         authors = authorDomains(header)
@@ -220,8 +220,8 @@ class AuthorTests(SynchronousTestCase):
 
     def test_linear(self) -> None:
         """
-        It takes no longer for what is never closed; and what is longer than
-        any name isn't read.
+        Unclosed quotes and comments take linear time; fields beyond the limit aren't
+        parsed.
         """
         for each in ("(", '"', '\\"', "<", "<>", "[", "a@", ",", ":", "(\\"):
             self.domains(each * (MAX_FROM_LENGTH // len(each) - 10))

@@ -31,8 +31,8 @@ class SplitTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """
-        Fields are found under their names whatever the case, folded or not,
-        and with white space before the colon (RFC 5322 2.2, 4.5).
+        Fields are found by name in any case, folded or not, and with white space
+        before the colon (RFC 5322 2.2, 4.5).
         """
         header = splitHeader(b"A: b\r\n c\r\nFROM :x\r\nno field\r\na:\r\n")
         names = list(header.names)
@@ -153,8 +153,8 @@ class ForgedTests(SynchronousTestCase):
 
     def test_ours(self) -> None:
         """
-        Results in our name go, however it is written and whatever the version
-        of what follows (RFC 8601 5).
+        Results in the name of this host are removed, in any spelling and version (RFC
+        8601 5).
         """
         for value in (
             "mx.example.org",

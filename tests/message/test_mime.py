@@ -111,7 +111,7 @@ class LeafPartsTests(SynchronousTestCase):
 
     def test_noBase64(self) -> None:
         """
-        RFC 2045 6.8: what isn't base64 is overlooked, at once.
+        RFC 2045 6.8: characters outside base64 are skipped, in linear time.
         """
         begin = process_time()
         message = b"Content-Transfer-Encoding: base64\n\naG" + b"!" * 10_000_000
@@ -140,7 +140,7 @@ class ContentTypeTests(SynchronousTestCase):
 
     def test_contentType(self) -> None:
         """
-        RFC 2045 5.1; what can't be read is text (5.2).
+        RFC 2045 5.1; an invalid Content-Type is text/plain (5.2).
         """
         self.assertEqual(
             contentType('Multipart/Report; Report-Type="tls\\"rpt"; x=y'),

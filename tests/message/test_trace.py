@@ -138,7 +138,7 @@ class CountReceivedTests(SynchronousTestCase):
 
     def test_count(self) -> None:
         """
-        Received fields are counted, whatever else is in the header.
+        Received fields are counted, in any header.
         """
         for header, count in (
             (b"", 0),

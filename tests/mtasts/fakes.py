@@ -1,5 +1,5 @@
 """
-A policy host in memory, and what tests have to say about policies.
+A policy host in memory, and policies for tests.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def entry(
 @implementer(IPolicyFetcher)
 class FakeFetcher:
     """
-    Gives what it is told to, and remembers who was asked about.
+    Returns scripted policies, and records requests.
 
-    @ivar waiting: Where nothing is there yet to give: those who wait.
+    @ivar waiting: Deferreds of requests without a scripted policy.
     """
 
     def __init__(self, *results: STSPolicy | FailureDetail) -> None:

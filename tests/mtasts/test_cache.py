@@ -103,7 +103,7 @@ class CacheTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is what a delivery asks.
+        The cache provides the interface that deliveries use.
         """
         verifyObject(IPolicyCache, self.cache)
 
@@ -148,8 +148,8 @@ class CacheTests(SynchronousTestCase):
 
     def test_lookupFailed(self) -> None:
         """
-        Nobody can say whether there is a policy: the delivery has to wait; and
-        that DNSSEC is the reason is told.
+        If the lookup of the record fails, the delivery has to wait; the DNSSEC reason
+        is reported.
         """
         for error, reason in (
             (None, "dns-lookup"),
@@ -171,8 +171,8 @@ class CacheTests(SynchronousTestCase):
 
     def test_fetchFailed(self) -> None:
         """
-        RFC 8461 3.3: mail goes out as without a policy, the failure is told,
-        and the host is left alone for five minutes.
+        RFC 8461 3.3: mail is sent as without a policy, the failure is reported, and
+        the host isn't contacted for five minutes.
         """
         self.fetcher.results = [NOT_SERVED, INVALID, policy()]
         self.assertEqual(self.get(), STSLookup(DOMAIN, failure=NOT_SERVED))
@@ -199,8 +199,8 @@ class CacheTests(SynchronousTestCase):
 
     def test_fallback(self) -> None:
         """
-        RFC 8461 3.3: a policy that is valid applies whatever became of the
-        record, and RFC 8461 6: that is reported.
+        RFC 8461 3.3: a valid cached policy applies whatever happens to the record,
+        and RFC 8461 6: that is reported.
         """
         for mode in (Mode.ENFORCE, Mode.TESTING):
             self.remember(policy(mode))
@@ -298,8 +298,8 @@ class CacheTests(SynchronousTestCase):
 
     def test_brokenStore(self) -> None:
         """
-        A store that can't be read might have a policy to be enforced; one that
-        can't be written to just doesn't remember.
+        An unreadable store might hold an enforced policy; an unwritable one just
+        doesn't cache.
         """
         self.store = BrokenStore("load")
         self.make()
@@ -328,7 +328,7 @@ class ConcurrentLookupTests(SynchronousTestCase):
 
     def test_joined(self) -> None:
         """
-        One fetch does for all who wait for it.
+        Concurrent lookups share one fetch.
         """
         waiting = [self.cache.get(DOMAIN) for _ in range(3)]
         [fetching] = self.fetcher.waiting
@@ -349,8 +349,8 @@ class ConcurrentLookupTests(SynchronousTestCase):
 
     def test_allCancelled(self) -> None:
         """
-        If nobody waits any more the fetch is given up, and the next one
-        begins anew.
+        If all lookups are cancelled the fetch is cancelled, and the next one starts
+        anew.
         """
         for each in [self.cache.get(DOMAIN) for _ in range(2)]:
             each.cancel()

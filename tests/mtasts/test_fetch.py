@@ -90,7 +90,7 @@ class FetcherTests(SynchronousTestCase):
 
     def test_mediaType(self) -> None:
         """
-        RFC 8461 3.2: it should be text/plain, whatever the parameters.
+        RFC 8461 3.2: the media type should be text/plain, with any parameters.
         """
         for value in ("text/plain; charset=utf-8", "Text/Plain", "text/plain;x", ""):
             found = self.fetch(Response(200, (("content-type", value),), BODY))
@@ -102,8 +102,8 @@ class FetcherTests(SynchronousTestCase):
 
     def test_invalid(self) -> None:
         """
-        RFC 8460 4.3.2.2: a policy with errors is not one that can't be had;
-        one without end is none that can be read.
+        RFC 8460 4.3.2.2: an invalid policy is different from a failed fetch; one
+        without end is invalid.
         """
         for answer in (
             Response(200, TEXT, b"<html>"),
@@ -133,7 +133,7 @@ class FetcherTests(SynchronousTestCase):
 
     def test_certificate(self) -> None:
         """
-        RFC 8460 4.3.2.2: sts-webpki-invalid, with what is wrong.
+        RFC 8460 4.3.2.2: sts-webpki-invalid, with the fault of the certificate.
         """
         chain = (good("mta-sts.d.example").certificate,)
         for objections, matches, reason in (

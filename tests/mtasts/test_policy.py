@@ -75,7 +75,7 @@ class RecordTests(SynchronousTestCase):
 
     def test_one(self) -> None:
         """
-        RFC 8461 3.1: the id is what counts of a record.
+        RFC 8461 3.1: the record yields its id.
         """
         found = parseSTSRecords([b"v=STSv1; id=20160831085700Z;"])
         self.assertEqual(found, STSRecord("20160831085700Z"))
@@ -105,8 +105,7 @@ class RecordTests(SynchronousTestCase):
 
     def test_syntax(self) -> None:
         """
-        RFC 8461 3.1: a record that is syntactically invalid is told apart
-        from none.
+        RFC 8461 3.1: a syntactically invalid record is different from none.
         """
         for text in (
             b"v=STSv1;",
@@ -147,7 +146,7 @@ class RecordTests(SynchronousTestCase):
     @given(st.lists(st.binary(max_size=60).map(lambda end: b"v=STSv1;" + end)))
     def test_anything(self, texts: list[bytes]) -> None:
         """
-        A stranger's record comes to one of four values, never to an exception.
+        Any record yields one of four values, never an exception.
         """
         found = parseSTSRecords(texts)
         if isinstance(found, STSRecord):
@@ -167,7 +166,7 @@ class RecordTests(SynchronousTestCase):
     )
     def test_grammar(self, number: str, extensions: list[str], end: str) -> None:
         """
-        RFC 8461 3.1: whatever the grammar makes is accepted.
+        RFC 8461 3.1: every record of the grammar is accepted.
         """
         text = "; ".join(["v=STSv1", f"id={number}", *extensions]) + end
         self.assertEqual(parseSTSRecords([text.encode()]), STSRecord(number))
@@ -217,7 +216,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_onlyBlankLines(self) -> None:
         """
-        A policy of nothing but blank lines is parsed in linear time.
+        A policy with the largest number of blank lines is parsed in little time.
         """
         begin = process_time()
         self.assertIsInstance(
@@ -360,8 +359,8 @@ class PolicyTests(SynchronousTestCase):
     @given(st.binary(max_size=200), st.integers(0, 80))
     def test_anything(self, noise: bytes, at: int) -> None:
         """
-        A stranger's policy comes to a value, never to an exception; what is
-        accepted is within bounds.
+        Any policy yields a value, never an exception; an accepted one is within
+        bounds.
         """
         good = policy("mail.example.com")
         for body in (noise, good[:at], good[:at] + noise + good[at:]):

@@ -93,8 +93,8 @@ class RefreshTests(RefresherTestCase):
 
     def test_updated(self) -> None:
         """
-        RFC 8461 10.2: fetched again whatever the record says; all of the
-        policy is new, its lines too; it isn't a use.
+        RFC 8461 10.2: policies are fetched again whatever the record; the whole
+        policy is replaced, its lines too; a refresh isn't a use.
         """
         earlier = self.remember(policy(), age=3, unused=2)
         for record, number in ((RECORD, "1"), ("v=STSv1; id=2", "2")):
@@ -112,8 +112,7 @@ class RefreshTests(RefresherTestCase):
 
     def test_noRecord(self) -> None:
         """
-        RFC 8461 10.2: a policy that is served counts also if somebody keeps
-        the record away.
+        RFC 8461 10.2: a served policy counts even if the record is withheld.
         """
         self.remember(policy())
         for breaking in (
@@ -153,8 +152,8 @@ class RefreshTests(RefresherTestCase):
 
     def test_given_up(self) -> None:
         """
-        RFC 8461 8.3: mode "none" is forgotten once the record is gone, not
-        while nobody can say.
+        RFC 8461 8.3: a policy with mode "none" is removed once the record is gone,
+        but not while lookups fail.
         """
         self.remember(policy(Mode.NONE))
         self.dns.fail(NAME, RRType.TXT)
@@ -312,8 +311,8 @@ class RefreshServiceTests(RefresherTestCase):
 
     def test_stop(self) -> None:
         """
-        Stopping breaks off what is under way, whether it waits for a host or
-        for its time, and leaves nothing behind.
+        Stopping cancels a running refresh, whether it waits for a host or for its
+        time, and leaves no delayed calls.
         """
         self.rememberMany(3)
         self.fetcher.results = []
@@ -326,8 +325,7 @@ class RefreshServiceTests(RefresherTestCase):
 
     def test_stopBetween(self) -> None:
         """
-        Stopping between rounds is over at once, and so is stopping what was
-        never started.
+        Stopping between rounds, or before the start, takes no time.
         """
         self.successResultOf(self.refresher.stopService())
         self.refresher.startService()

@@ -33,7 +33,7 @@ def answer(
     found: LookupStatus, *texts: bytes, error: ExtendedError | None = None
 ) -> Answer:
     """
-    TXT records, or what there is in their place.
+    An answer with these TXT records, or of this status.
     """
     records = tuple(TXT(text) for text in texts)
     errors = (error,) if error else ()
@@ -104,7 +104,7 @@ class RecordTests(SynchronousTestCase):
 
 class CacheEntryTests(SynchronousTestCase):
     """
-    Tests for L{cacheEntry} and what judges the age of entries.
+    Tests for L{cacheEntry} and the age of entries.
     """
 
     def test_policy(self) -> None:
@@ -129,7 +129,7 @@ class CacheEntryTests(SynchronousTestCase):
 
     def test_stale(self) -> None:
         """
-        Refreshed is what was fetched long ago, or never.
+        Entries fetched long ago, or never, are refreshed.
         """
         self.assertFalse(isStale(entry(NOW, policy(), age=0.4), NOW))
         self.assertTrue(isStale(entry(NOW, policy(), age=0.6), NOW))
@@ -145,8 +145,8 @@ class CacheEntryTests(SynchronousTestCase):
 
     def test_obsolete(self) -> None:
         """
-        RFC 8461 8.3: a record that is gone ends what says C{none}, has run
-        out, or never was a policy; never a policy that is valid.
+        RFC 8461 8.3: without a record, entries with mode C{none}, expired ones and
+        those without a policy are obsolete; a valid policy never is.
         """
         gone = NoRecord("no-mta-sts-dns-txt-record")
         for known, expected in (

@@ -88,7 +88,7 @@ class PickyMailbox(MemoryMailbox):
 @implementer(IVerdictObserver)
 class Listening:
     """
-    Hears of verdicts.
+    Records verdict events.
     """
 
     def __init__(self) -> None:

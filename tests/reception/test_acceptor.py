@@ -66,9 +66,9 @@ class RecipientTests(ReceptionCase):
 
     def test_people(self) -> None:
         """
-        Only for people here: this is no relay (RFC 5321 3.6.2).  The
-        postmaster is always here (RFC 5321 4.5.1), addresses in UTF-8 may be
-        (RFC 6531).
+        Only local recipients are accepted: this is no relay (RFC 5321 3.6.2). The
+        postmaster always exists (RFC 5321 4.5.1), and addresses may be in UTF-8 (RFC
+        6531).
         """
         for recipient, code in (
             ("ANNA@our.example", 250),
@@ -89,7 +89,7 @@ class RecipientTests(ReceptionCase):
 
     def test_words(self) -> None:
         """
-        The client is told which it is (RFC 3463 3.2, 3.8).
+        The reply tells the reason (RFC 3463 3.2, 3.8).
         """
         for recipient, status in (
             ("nobody@our.example", "5.1.1"),
@@ -119,8 +119,8 @@ class StoredMessageTests(ReceptionCase):
 
     def test_trace(self) -> None:
         """
-        A copy has the trace of its way (RFC 5321 4.4), what was found out
-        (RFC 8601, RFC 7208 9.1), and the message as it was.
+        A copy has the trace fields (RFC 5321 4.4), the results (RFC 8601, RFC 7208
+        9.1), and the unchanged message.
         """
         text = message("x@a.example", "a.example")
         received = self.receive(text)
@@ -267,14 +267,14 @@ class MalformedTests(ReceptionCase):
 
     def test_bounces(self) -> None:
         """
-        DSNs by who knows no better are kept, as junk.
+        DSNs with an unusable From field are accepted, as junk.
         """
         self.assertEqual(self.refused(b"From: x\r\n\r\n", "")[0], 250)
         self.assertEqual(self.places(), {("anna", "Junk")})
 
     def test_unled(self) -> None:
         """
-        No message goes on with a field that is put in front of it (RFC 5322
+        The message's header can't continue a field put in front of it (RFC 5322
         2.2.3).
         """
         for white in (b" ", b"\t"):
@@ -362,8 +362,7 @@ class ObserverTests(ReceptionCase):
 
     def test_each(self) -> None:
         """
-        There is one event for each RCPT, an alias or not, with what is
-        needed to report on it.
+        There is one event for each RCPT, an alias or not, with the data for reports.
         """
         to = ("all@our.example", "bob@our.example", f"tlsreports@{HOSTNAME}")
         self.receive(message("x@a.example", "a.example"), *to)
@@ -379,9 +378,9 @@ class ObserverTests(ReceptionCase):
 
     def test_becauseOfReports(self) -> None:
         """
-        Mail to an address that a record of ours names (RFC 9989 4.7), and what
-        may answer a report of ours, is evaluated, but never the reason for a
-        report; other mail to the postmaster may be.
+        Mail to an address in a local domain's record (RFC 9989 4.7), and possible
+        responses to reports, are evaluated, but never cause a report; other mail to
+        the postmaster may.
         """
         self.dns.put(
             "_dmarc.our.example",
@@ -433,10 +432,10 @@ class ObserverTests(ReceptionCase):
 
     def test_forwardedReports(self) -> None:
         """
-        A report that passes DMARC isn't the reason for a report, whatever address it
-        comes to: where reports go to others who forward them to us, no configuration
-        and no record of ours names that.  What doesn't pass may be a forgery, of
-        which its domain is to be told.
+        A report that passes DMARC never causes a report, whatever its recipient: if
+        reports are forwarded here by others, no configuration and no local record has
+        that address. A report that fails may be a forgery, to be reported to its
+        domain.
         """
         text = message("x@a.example")
         for field in (
@@ -455,8 +454,7 @@ class ObserverTests(ReceptionCase):
 
     def test_notHeldUp(self) -> None:
         """
-        Mail doesn't wait for observers, nor does it suffer from what is wrong
-        with them.
+        Mail doesn't wait for observers, and isn't affected by their failures.
         """
         self.listening.answer = Deferred()
         self.assertEqual(self.receive(PLAIN).reply.code, 250)
@@ -470,8 +468,8 @@ class ObserverTests(ReceptionCase):
 
     def test_history(self) -> None:
         """
-        Mail that is really from somebody, and isn't junk, is a sign that one
-        hears from him.
+        Authenticated mail that isn't junk is recorded in the history of its
+        recipient.
         """
         self.receive(message("x@a.example"), "all@our.example", client=OTHER_CLIENT)
         self.assertFalse(self.isKnown("anna", "a.example"))

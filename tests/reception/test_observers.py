@@ -72,8 +72,8 @@ class HistoryRecorderTests(ReceptionCase):
 
     def test_account(self) -> None:
         """
-        It is the account that has logged in, else the one whose address it
-        is, else nobody's.
+        The history is that of the account that has logged in, else of the account
+        with that address, else none.
         """
         for number, (user, sender, account) in enumerate(
             (

@@ -109,7 +109,7 @@ class DecideTests(SynchronousTestCase):
 
     def test_words(self) -> None:
         """
-        The client is told whose policy it is: the domain's or ours.
+        The reply names the policy: the domain's or the local one.
         """
         for policy, words in (
             (DMARCPolicy.REJECT, "the DMARC policy of a.example"),
@@ -199,7 +199,7 @@ class PlanCopiesTests(SynchronousTestCase):
 
     def test_once(self) -> None:
         """
-        One mailbox gets one copy, for the first who is named.
+        One mailbox gets one copy, for the first recipient.
         """
         other = Address.parse("other@our.example")
         found = planCopies(

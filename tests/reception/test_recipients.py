@@ -73,8 +73,8 @@ class FindTests(SynchronousTestCase):
 
     def test_places(self) -> None:
         """
-        Destinations in any case unless case counts, without what is behind a
-        separator unless that is a destination itself; catch-alls last.
+        Destinations match in any case unless case counts, and without the part after
+        a separator unless that is a destination itself; catch-alls come last.
         """
         anna, bob = [("anna", "Inbox")], [("bob", "Inbox")]
         for text, expected in [
@@ -99,8 +99,8 @@ class FindTests(SynchronousTestCase):
 
     def test_notHere(self) -> None:
         """
-        Only domains of ours are ours: not what is above or below them, and no
-        IP address (RFC 5321 4.1.3).
+        Only the configured domains are local: not parents or subdomains, and no IP
+        address (RFC 5321 4.1.3).
         """
         for text in [
             "anna@example.com",
@@ -124,8 +124,8 @@ class FindTests(SynchronousTestCase):
 
     def test_postmaster(self) -> None:
         """
-        There is one at every domain, in any case (RFC 5321 4.5.1), and what
-        comes back from reports goes to the host's; also with a catch-all.
+        Every domain has a postmaster, in any case (RFC 5321 4.5.1), and DSNs about
+        reports go to the host's; also with a catch-all.
         """
         for text in [
             "postmaster@mail.example.org",
@@ -174,7 +174,7 @@ class FindTests(SynchronousTestCase):
 
     def test_targets(self) -> None:
         """
-        A target says which address it is of, and what that is for.
+        A target has its address, and the purpose of that.
         """
         for text, own, role, isForReports in [
             ("ANNA+x@example.org", "anna@example.org", Role.USER, False),
@@ -252,8 +252,8 @@ class PostmasterTests(SynchronousTestCase):
 
     def test_localParts(self) -> None:
         """
-        In any case (RFC 5321 4.5.1), and with a token; not what only begins
-        like it.
+        Local parts match in any case (RFC 5321 4.5.1), and with a token; not those
+        with only the same beginning.
         """
         for localPart, expected in [
             ("postmaster", True),

@@ -73,9 +73,9 @@ class ReportAddressesTests(SynchronousTestCase):
 
     def test_records(self) -> None:
         """
-        The addresses of C{rua} and C{ruf} (RFC 9989 4.7), and of C{rua} of the
-        TLSRPT record (RFC 8460 3), of each of our domains, in any spelling;
-        but nobody else's, also where they are at the same domain.
+        The addresses of C{rua} and C{ruf} (RFC 9989 4.7), and of C{rua} of the TLSRPT
+        record (RFC 8460 3), of each local domain, in any spelling; but no others,
+        even at the same domain.
         """
         self.dmarc("rua=mailto:Dmarc@a.example!10m,mailto:x@else.example")
         self.dmarc("ruf=mailto:failures@a.example", MAIL)
@@ -95,8 +95,8 @@ class ReportAddressesTests(SynchronousTestCase):
 
     def test_withSuffix(self) -> None:
         """
-        An address with something behind a separator isn't the whole of
-        somebody's mail.
+        An address with a suffix after a separator doesn't include the address without
+        it.
         """
         self.dmarc("rua=mailto:anna+dmarc@a.example")
         included = ["anna+dmarc@a.example"]
@@ -113,7 +113,7 @@ class ReportAddressesTests(SynchronousTestCase):
 
     def test_named(self) -> None:
         """
-        Addresses in the configuration count, whatever the DNS says.
+        Addresses in the configuration count, whatever the DNS has.
         """
         self.assertIncluded(
             self.make("reports@a.example"), ["Reports@a.example"], "anna@a.example"
@@ -151,8 +151,8 @@ class ReportAddressesTests(SynchronousTestCase):
 
     def test_slow(self) -> None:
         """
-        Mail waits for the first look-ups, but not for long, and for later
-        ones not at all; who gives up waiting doesn't end them.
+        Mail waits a limited time for the first lookups, and not for later ones;
+        cancelling a waiter doesn't cancel them.
         """
         self.resolver.hang(f"_dmarc.{A}", RRType.TXT)
         made = self.make()

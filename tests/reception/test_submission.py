@@ -39,9 +39,9 @@ ADDED = (
 @implementer(IQueue)
 class FakeQueue:
     """
-    Writes down what it is given.
+    Records submissions.
 
-    @ivar answer: What C{submit} gives back.
+    @ivar answer: The result of C{submit}.
     """
 
     def __init__(self) -> None:

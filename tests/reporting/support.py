@@ -94,8 +94,7 @@ def ids() -> Callable[[], str]:
 
 def signatures(message: bytes, *signers: Signer) -> list[bool]:
     """
-    Whether each of the message's signatures is good, by what C{signers}
-    publish.
+    The validity of each of the message's signatures, with the keys of C{signers}.
     """
     records = {f"{each.recordName}.": each.record for each in signers}
 
@@ -230,7 +229,7 @@ class World:
 
     def queued(self) -> list[str]:
         """
-        The recipients of what is in the queue.
+        The recipients in the queue.
         """
         return [to for each in self.queue.envelopes for to in each.recipients]
 

@@ -95,8 +95,7 @@ class ReportComposerTests(SynchronousTestCase):
 
     def test_senders(self) -> None:
         """
-        The envelope sender leads back to the destination; nobody answers to
-        a URI.
+        The envelope sender encodes the destination; HTTPS destinations have none.
         """
         first, posted, last = (each.sender for each in self.write(draft(*URIS)))
         self.assertEqual(posted, "")
@@ -158,7 +157,7 @@ class DMARCReportTests(SynchronousTestCase):
         self, about: ReportDraft, *signers: Signer
     ) -> dict[str, tuple[ReportState, EmailMessage | None]]:
         """
-        By destination, what it gets.
+        Each destination's state and message.
         """
         writer = ReportComposer(
             self.clock,
@@ -320,7 +319,7 @@ class ComposeTLSTests(SynchronousTestCase):
 
     def test_header(self) -> None:
         """
-        All fields; the subject has the words of RFC 8460 5.3.
+        All fields; the subject is that of RFC 8460 5.3.
         """
         message = self.parsed(composeTLSReport(draft(), TO, STAMP))
         expected = {
@@ -342,7 +341,7 @@ class ComposeTLSTests(SynchronousTestCase):
 
     def test_parts(self) -> None:
         """
-        Words for people, then the report as it is.
+        A text part, then the unchanged report.
         """
         composed = composeTLSReport(draft(document=DOCUMENT), TO, STAMP)
         text, attachment = self.parsed(composed).iter_parts()
@@ -363,8 +362,8 @@ class ComposeTLSTests(SynchronousTestCase):
 
     def test_lines(self) -> None:
         """
-        ASCII, CRLF, and lines that anybody takes (RFC 5322 2.1.1), whatever
-        the length of names and the number of recipients.
+        ASCII, CRLF, and lines of valid length (RFC 5322 2.1.1), whatever the length
+        of names and the number of recipients.
         """
         long = Domain(".".join(["a" * 60] * 4))
         period = ReportPeriod(0, DAY, long)
@@ -445,7 +444,7 @@ class ComposeAggregateReportTests(SynchronousTestCase):
 
     def test_parts(self) -> None:
         """
-        Words for people, with the period in UTC, then the report as it is.
+        A text part, with the period in UTC, then the unchanged report.
         """
         composed = composeAggregateReport(self.draft, TO, STAMP)
         text, attachment = self.parsed(composed).iter_parts()

@@ -56,8 +56,8 @@ class QueueSubmitterTests(SynchronousTestCase):
 
     def test_mail(self) -> None:
         """
-        A report goes out whatever becomes of TLS (RFC 8460 3), is tried as
-        long as other mail, and is known by its key.
+        A report is sent regardless of TLS failures (RFC 8460 3), retried like other
+        mail, and identified by its key.
         """
         composed = report()
         self.assertEqual(
@@ -74,7 +74,7 @@ class QueueSubmitterTests(SynchronousTestCase):
 
     def test_post(self) -> None:
         """
-        The recipient of what is posted is the URI.
+        The recipient of an HTTPS report is the URI.
         """
         envelope = reportEnvelope(report("https://a.example/x", ""))
         self.assertEqual(envelope.recipients, ("https://a.example/x",))
@@ -164,7 +164,7 @@ class ReportDeliveryTrackerTests(SynchronousTestCase):
 
     def test_delivered(self) -> None:
         """
-        A delivery is noted, and suppresses nobody.
+        A delivery is recorded, without a suppression.
         """
         found = self.ends(self.sent(), DeliveryStatus.DELIVERED)
         self.assertIs(found.state, ReportState.DELIVERED)
@@ -203,8 +203,8 @@ class ReportDeliveryTrackerTests(SynchronousTestCase):
 
     def test_bounced(self) -> None:
         """
-        A DSN to a report's envelope sender, whatever its case, suppresses
-        where the report went, once.
+        A DSN to a report's envelope sender, in any case, suppresses the report's
+        destination, once.
         """
         composed = self.sent()
         self.ends(composed, DeliveryStatus.DELIVERED)
@@ -219,7 +219,7 @@ class ReportDeliveryTrackerTests(SynchronousTestCase):
 
     def test_delayed(self) -> None:
         """
-        A DSN about a delay needs nobody's attention, and changes nothing.
+        A DSN about a delay is discarded, and changes nothing.
         """
         composed = self.sent()
         delayed = DSN % (b"delayed", b"4.4.1")
@@ -229,7 +229,7 @@ class ReportDeliveryTrackerTests(SynchronousTestCase):
 
     def test_notADSN(self) -> None:
         """
-        Other mail, and mail to other addresses, is for people.
+        Other mail, and mail to other addresses, is kept for its recipients.
         """
         composed = self.sent()
         self.assertIsNone(self.bounce(composed.sender, b"Subject: hello\r\n\r\n"))
@@ -287,7 +287,7 @@ class ReportDeliveryTrackerTests(SynchronousTestCase):
 @implementer(IReportSubmitter)
 class FakeSubmitter:
     """
-    Remembers what it is given; can fail, or never answer.
+    Records reports; can fail, or never answer.
     """
 
     def __init__(self) -> None:
@@ -367,8 +367,8 @@ class OutboxTests(SynchronousTestCase):
 
     def test_poison(self) -> None:
         """
-        A report that can't be handed over holds up no other one, not even the
-        one that comes later; and it is said what is the matter with it.
+        A report that can't be handed over doesn't delay others, not even later ones;
+        the log has the reason.
         """
         self.file("poison", "x")
         self.submitter.poison = "mailto:poison@a.example"
@@ -388,7 +388,7 @@ class OutboxTests(SynchronousTestCase):
 
     def test_stale(self) -> None:
         """
-        A report that nobody needs any more is given up, with the reason.
+        A stale report is given up, with the reason.
         """
         self.file("x")
         self.submitter.broken = True
@@ -430,7 +430,7 @@ class OutboxTests(SynchronousTestCase):
 
     def test_together(self) -> None:
         """
-        Two who empty it at the same time don't hand over the same report.
+        Concurrent runs don't hand over the same report.
         """
         self.file("x", "y")
         self.submitter.stuck = True

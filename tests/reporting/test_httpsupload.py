@@ -26,7 +26,7 @@ NOW = 1_795_564_800
 
 class FakeClient:
     """
-    Gives the answers it is told, and keeps what was posted.
+    Returns scripted responses, and keeps uploads.
     """
 
     def __init__(self, *answers: Response | HTTPSFailure) -> None:
@@ -73,7 +73,7 @@ class HTTPSCourierTests(SynchronousTestCase):
 
     def test_posted(self) -> None:
         """
-        The document is posted as what it is; any 2xx will do.
+        The document is uploaded with its media type; any 2xx is success.
         """
         for status in (200, 201, 202, 204):
             self.assertEqual(
@@ -151,7 +151,7 @@ class HTTPSCourierTests(SynchronousTestCase):
 
     def test_elsewhere(self) -> None:
         """
-        A redirect to anybody else, or nowhere, isn't followed.
+        Redirects to other hosts, or without a location, aren't followed.
         """
         for location in [
             "https://b.example/",

@@ -122,7 +122,7 @@ class ChooseTests(SynchronousTestCase):
 
     def test_capped(self) -> None:
         """
-        A record can't make us write to any number of strangers.
+        The number of destinations in a record is limited.
         """
         uris = [f"mailto:a{number}@b.example" for number in range(1000)]
         chosen, reasons = chooseDestinations(uris)

@@ -242,8 +242,8 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_spread(self) -> None:
         """
-        Reports are at most five minutes apart, those of one phase behind
-        those of the other; what is only to be cleared away takes no time.
+        Reports are at most five minutes apart, those of one phase after those of the
+        other; periods to be removed without a report take no time.
         """
         self.owe(A, B)
         quiet = Domain("0.example")
@@ -300,7 +300,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_everythingBroken(self) -> None:
         """
-        The schedule goes on whatever happens.
+        The schedule goes on after any failure.
         """
         self.owe(A)
         real = self.world.ledger.outcomes.count
@@ -342,8 +342,8 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_slowDNS(self) -> None:
         """
-        Domains whose name servers don't answer hold nobody up, and are given
-        up in time; the second phase waits for them.
+        Domains whose name servers don't answer delay no others, and time out; the
+        second phase waits for them.
         """
         host = Domain("mx.b.example")
         self.owe(A, B)
@@ -397,8 +397,8 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_bothPhases(self) -> None:
         """
-        A domain with mail of its own, that is a host of others too, gets a
-        report about each.
+        A domain that has mail of its own and is also a host of others gets a report
+        about each.
         """
         self.owe(A)
         self.world.record(outcome(B, str(A)))
@@ -428,8 +428,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_suppressionUnknown(self) -> None:
         """
-        If it can't be told whether a destination is suppressed, nothing is
-        sent, and nothing is lost.
+        If suppressions can't be read, nothing is sent, and nothing is lost.
         """
         self.owe(A)
         self.patch(
@@ -473,7 +472,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_leaseKept(self) -> None:
         """
-        A round that takes hours keeps others away all the time.
+        A round that takes hours keeps the lease.
         """
         source = FakeSource(48)
         self.start(source=source)
@@ -501,8 +500,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_twoNodes(self) -> None:
         """
-        Two nodes send each report once, and each from its own queue what it
-        has taken.
+        Two nodes send each report once, each from its own queue.
         """
         self.owe(*(Domain(f"d{number}.example") for number in range(20)))
         others = [self.world.service(f"node{number}") for number in range(2)]
@@ -516,8 +514,8 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_now(self) -> None:
         """
-        On request all that is owed goes out at once, also if a round is under
-        way; what was in it isn't sent twice.
+        On request all due reports are sent at once, also during a round, whose
+        reports aren't repeated.
         """
         domains = [Domain(f"d{number}.example") for number in range(5)]
         self.owe(*domains)
@@ -531,7 +529,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_nowOne(self) -> None:
         """
-        On request only one domain gets its report; the others in their time.
+        On request only one domain gets its report; the others follow the schedule.
         """
         self.start()
         self.owe(A, B)
@@ -564,9 +562,9 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_early(self) -> None:
         """
-        On request a day that isn't over is reported up to now, as C{owed} and
-        C{preview} say before; what happens later that day goes into a report
-        about the rest of it, with an identifier of its own.
+        On request an unfinished day is reported up to now, as C{owed} and C{preview}
+        announce; later results go into a report about the rest of the day, with an
+        identifier of its own.
         """
         self.start()
         self.world.asks(A)
@@ -733,8 +731,8 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_hangs(self) -> None:
         """
-        If something that a node waits for never comes, another one takes over
-        once the lease has run out; what was to be done by then is done once.
+        If a node hangs, another one takes over once the lease has expired; each due
+        report is sent once.
         """
         self.owe(A, B)
         stuck: Deferred[object] = Deferred()

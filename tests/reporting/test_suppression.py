@@ -81,7 +81,7 @@ class ReadDSNTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        An answer by a person, or by a machine that is on holiday, isn't one.
+        A reply by a person, or an automatic one, isn't a DSN.
         """
         for message in [
             b"Subject: Out of office\r\n\r\nAction: failed\r\nStatus: 5.1.1\r\n",
@@ -96,7 +96,7 @@ class ReadDSNTests(SynchronousTestCase):
     @given(st.binary(max_size=200))
     def test_hostile(self, body: bytes) -> None:
         """
-        Nothing raises, and what is kept is bounded.
+        Any message is read without an exception, and the result is bounded.
         """
         start = (
             b"Content-Type: message/delivery-status\n\nAction: failed\nDiagnostic-Code"
@@ -150,7 +150,7 @@ class SuppressionTests(SynchronousTestCase):
 
     def test_byHand(self) -> None:
         """
-        A longer period that a person has set isn't cut short.
+        A longer manual suppression isn't shortened.
         """
         manual = Suppression(URI, ReportKind.TLS, 100 * DAY, 0)
         entry = afterFailure(URI, ReportKind.TLS, 50 * DAY, "550", manual)
@@ -158,9 +158,9 @@ class SuppressionTests(SynchronousTestCase):
 
     def test_forgiven(self) -> None:
         """
-        A delivery begins the count anew; but as acceptance by a mail host
-        isn't the end of it, only when a DSN would have come.  What a person
-        has entered stays.
+        A delivery resets the count; but as a DSN may follow acceptance by a mail
+        host, only after the time in which one would have come. Manual suppressions
+        stay.
         """
         entry = afterFailure(URI, ReportKind.TLS, 0, "", None)
         self.assertFalse(canReset(entry, entry.until - 1, final=True))

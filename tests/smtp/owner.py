@@ -27,9 +27,9 @@ ENVELOPE = b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n"
 
 class Owner:
     """
-    Says yes to everything, and writes down what it was asked.
+    Accepts everything, and records its calls.
 
-    @ivar messages: Those that arrived whole.
+    @ivar messages: Complete messages.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Owner:
 
     def answer(self, event: ServerEvent) -> None:
         """
-        Do what the event wants.
+        Perform the event's request.
         """
         match event:
             case MailFrom() | RcptTo():

@@ -22,9 +22,9 @@ DAY = timedelta(days=1)
 
 def writeCertificate(folder: Path, host: str) -> tuple[Path, Path]:
     """
-    Write a new self-signed certificate, in the place of one that is there.
+    Write a new self-signed certificate, replacing one that is there.
 
-    @return: Of the certificate, and of the key.
+    @return: The files of the certificate and of the key.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])

@@ -36,11 +36,10 @@ class Scripted(Protocol):
         lineEnd: bytes = b"\r\n",
     ) -> None:
         """
-        @param replies: For verbs that get another reply than "250 ok"; one of
-            a list each time.
-        @param behindStartTLS: What is sent in the clear behind the reply to
-            STARTTLS, instead of a handshake.
-        @param lineEnd: Of each line of a reply but that to STARTTLS.
+        @param replies: By verb, other replies than "250 ok"; one of a list each time.
+        @param behindStartTLS: Plaintext sent after the reply to STARTTLS, instead of
+            a handshake.
+        @param lineEnd: The end of each line of all replies except that to STARTTLS.
         """
         self._lineEnd = lineEnd
         self.context = context

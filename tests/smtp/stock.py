@@ -28,11 +28,11 @@ from moxtls.interfaces import IVerdictObserver
 @implementer(smtp.IMessage)
 class Kept:
     """
-    A message that the application takes.
+    A message that the application accepts.
 
-    @ivar lines: What came of it.
+    @ivar lines: Its lines.
     @ivar ended: Whether it is complete.
-    @ivar lost: How often it was told that it won't be.
+    @ivar lost: The number of calls of C{connectionLost}.
     """
 
     def __init__(self, answer: Deferred[Any] | None = None) -> None:
@@ -78,10 +78,11 @@ class Curious(Kept):
 @implementer(smtp.IMessageDelivery, smtp.IMessageDeliveryFactory)
 class Delivery:
     """
-    Takes mail for our.example, except for "nobody"; "later" takes its time.
+    Accepts mail for our.example, except for "nobody"; "later" is accepted with a
+    delay.
 
-    @ivar mail: By the recipients' local parts.
-    @ivar make: What messages are made by.
+    @ivar mail: Messages by the recipients' local parts.
+    @ivar make: Makes messages.
     """
 
     trace = b"Received: by stock"
@@ -125,7 +126,7 @@ class Delivery:
 @implementer(IRealm)
 class Realm:
     """
-    Everybody has the same delivery.
+    Has the same delivery for all users.
     """
 
     def __init__(self, delivery: Delivery) -> None:
@@ -197,7 +198,9 @@ class Connection:
 
     def say(self, *lines: str) -> list[str]:
         """
-        @return: What the server says to it.
+        Send this to the server.
+
+        @return: The server's output.
         """
         for line in lines:
             self.protocol.dataReceived(line.encode() + b"\r\n")

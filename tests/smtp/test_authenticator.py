@@ -65,8 +65,8 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def test_fair(self) -> None:
         """
-        A right password from elsewhere is looked at after a check or two, however
-        many others wait.
+        A correct password from another network is checked after one or two others,
+        however many wait.
         """
         for _ in range(MAX_WAITING):
             self.login("192.0.2.1")
@@ -109,8 +109,8 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def test_left(self) -> None:
         """
-        A check goes on when its client leaves, and holds its slot until then: so
-        there are never more than that at a time.
+        A check continues when its client disconnects, and holds its slot until then,
+        so that the limit holds.
         """
         for n in range(50):
             login = self.login(f"10.{n}.0.1")

@@ -49,8 +49,8 @@ class LoginLimitsTests(SynchronousTestCase):
 
     def test_address(self) -> None:
         """
-        From one address there are so many failures, whatever accounts they are for,
-        and some more each hour.
+        An address has a number of failures, for whatever accounts, and some more each
+        hour.
         """
         place = networkOf("192.0.2.1")
         count = sum(self.failAttempt(f"user {n}", place, 1) for n in range(100))

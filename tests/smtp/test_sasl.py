@@ -211,8 +211,9 @@ class ScramTests(SynchronousTestCase):
 
     def test_firstMessage(self) -> None:
         """
-        C{y} is a client that could bind the channel; C{p} wants what isn't
-        offered; C{m} is for extensions there are none of (RFC 5802 6, 5.1).
+        C{y} is a client that could bind the channel; C{p} requires channel binding,
+        which isn't offered; C{m} is for extensions, of which there are none (RFC 5802
+        6, 5.1).
         """
         for message, good in (
             (b"y,,n=user,r=x", True),
@@ -250,8 +251,8 @@ class ScramTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """
-        Commas and equal signs in names are escaped (RFC 5802 5.1); C{y}
-        clients bind to what they said.
+        Commas and equal signs in names are escaped (RFC 5802 5.1); C{y} clients bind
+        to their own header.
         """
         accounts = CredentialsChecker({"a,=b": PENCIL}, b"secret")
         server = accounts.begin("SCRAM-SHA-256", "server")

@@ -144,9 +144,9 @@ class SmugglingTests(SynchronousTestCase):
 
     def test_dots(self) -> None:
         """
-        All variants of the end, in one piece and byte by byte: a message that
-        is taken is exactly what others decode; one with bare line ends is
-        refused, where the table tolerates some (RFC 5321 2.3.8).
+        All variants of the end, in one piece and byte by byte: an accepted message
+        equals the published decoding; one with bare line ends is refused, where the
+        table tolerates some (RFC 5321 2.3.8).
         """
         path = corpus("smtp", "mox-smtp-data-read.json")
         for case in json.loads(path.read_text())["cases"]:
@@ -163,8 +163,8 @@ class SmugglingTests(SynchronousTestCase):
 
     def test_chunks(self) -> None:
         """
-        In chunks, what looks like the end of a message is part of it, and
-        what others might take for one makes it refused.
+        In chunks, a sequence resembling the end of a message is part of it; the
+        message is refused if others might take it for the end.
         """
         for inner, count in ((b"\r\n.\r\n", 1), (b"\n.\n", 0), (b"\r.\r", 0)):
             owner = greeted()

@@ -73,8 +73,8 @@ class Traits:
 
 def make(traits: Traits, issuer: Made | None = None, keyOf: Made | None = None) -> Made:
     """
-    @param issuer: C{None} for one that signs itself.
-    @param keyOf: Whose key to use; C{None} for a new one.
+    @param issuer: C{None} for a self-signed certificate.
+    @param keyOf: The certificate whose key to use; C{None} for a new one.
     """
     key = keyOf.key if keyOf else _key(traits.key)
     begin, end = (

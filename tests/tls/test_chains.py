@@ -46,8 +46,8 @@ class PathBuilderTests(SynchronousTestCase):
 
     def test_anywhere(self) -> None:
         """
-        RFC 7672 3.1.2: the anchor may be at any place of the chain, in any
-        order, and what is above it or beside the way doesn't count.
+        RFC 7672 3.1.2: the anchor may be at any position of the chain, in any order;
+        certificates above it or outside the path don't count.
         """
         other = authority("Other")
         for anchor in (self.leaf, self.middle, self.root):
@@ -91,8 +91,8 @@ class PathBuilderTests(SynchronousTestCase):
 
     def test_notAuthorized(self) -> None:
         """
-        RFC 5280 6.1.4: a certificate for a server can't sign others, and one
-        that doesn't say can't either.
+        RFC 5280 6.1.4: a server's certificate can't sign others, nor can one without
+        basicConstraints.
         """
         for ca in (False, None):
             middle = make(Traits("Middle", ca=ca), self.root)
@@ -136,8 +136,8 @@ class PathBuilderTests(SynchronousTestCase):
 
     def test_key(self) -> None:
         """
-        RFC 7671 5.2.3: a bare key vouches for what it has signed, whatever
-        kind of key it is.
+        RFC 7671 5.2.3: a bare key as an anchor authenticates the certificates it
+        signed, for any kind of key.
         """
         for kind in ("ec", "ed25519", "rsa"):
             root = authority("Root", key=kind)
@@ -158,8 +158,7 @@ class PathBuilderTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        A stranger's pile of certificates that all signed one another is given
-        up on.
+        A set of certificates that all signed one another is given up on.
         """
         name = Traits("Same", ca=True)
         first = make(name)
@@ -265,8 +264,7 @@ class LeafTests(SynchronousTestCase):
 
     def test_purpose(self) -> None:
         """
-        RFC 5280 4.2.1.12: a certificate that says what it is for has to be
-        for servers.
+        RFC 5280 4.2.1.12: an extended key usage has to include servers.
         """
         for purpose, expected in (
             (ExtendedKeyUsageOID.SERVER_AUTH, True),
@@ -280,8 +278,7 @@ class LeafTests(SynchronousTestCase):
 
     def test_critical(self) -> None:
         """
-        RFC 5280 4.2: what is critical and unknown can't be passed over; what
-        isn't critical can.
+        RFC 5280 4.2: unknown critical extensions are refused; others are ignored.
         """
         unknown = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.1"), b"x")
         for critical in (True, False):

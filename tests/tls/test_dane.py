@@ -70,8 +70,7 @@ class UsableTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """
-        RFC 6698 4.1, RFC 7672 3.1.3: others are not, nor those that are
-        malformed.
+        RFC 6698 4.1, RFC 7672 3.1.3: other and malformed records are unusable.
         """
         good = LEAF.record(3, 1, 1)
         full = LEAF.record(3, 1, 0)
@@ -162,7 +161,7 @@ class TLSALookupTests(SynchronousTestCase):
 
     def test_required(self) -> None:
         """
-        RFC 7672 2.2.3: also records that nobody can use are a commitment.
+        RFC 7672 2.2.3: unusable records require TLS too.
         """
         unusable = (TLSA(0, 0, 0, b""),)
         self.assertFalse(TLSALookup(HOST).required)
@@ -289,8 +288,8 @@ class TATests(SynchronousTestCase):
 
     def test_malformedAnchor(self) -> None:
         """
-        An anchor in a record (RFC 7671 5.2.2) whose name is no UTF-8, which is
-        found only when it is compared, is one that doesn't match.
+        An anchor in a record (RFC 7671 5.2.2) whose name is invalid UTF-8, which
+        shows only when it is compared, doesn't match.
         """
         named = authority("Malformed")
         der = named.der.replace(b"Malformed", b"\xffalformed")
@@ -301,8 +300,8 @@ class TATests(SynchronousTestCase):
 
     def test_manyWays(self) -> None:
         """
-        Authorities that may all have issued each other, each with many
-        constraints (RFC 5280 4.2.1.10), don't take long, whatever the records.
+        Authorities that may all have issued each other, each with many constraints
+        (RFC 5280 4.2.1.10), take bounded time, with any records.
         """
         constraints = x509.NameConstraints(
             None, [x509.DNSName(f"{each}.test") for each in range(500)]
@@ -321,7 +320,7 @@ class TATests(SynchronousTestCase):
 
 class AnyRecordTests(SynchronousTestCase):
     """
-    Tests for records that nobody would think of.
+    Tests with generated records.
     """
 
     @BOUNDED

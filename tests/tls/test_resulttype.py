@@ -72,8 +72,8 @@ class ClassifyTests(SynchronousTestCase):
 
     def test_notOffered(self) -> None:
         """
-        No STARTTLS where it was optional: told, but no session failed
-        (RFC 8460 4.3.1).
+        No STARTTLS where it was optional: reported, but no session failed (RFC 8460
+        4.3.1).
         """
         record = replace(SESSION, starttls=STARTTLSResult.NOT_OFFERED)
         self.assertEqual(
@@ -109,7 +109,7 @@ class ClassifyTests(SynchronousTestCase):
 
     def test_broken(self) -> None:
         """
-        A broken handshake is told to both.
+        A failed handshake is reported to both.
         """
         error = TLSError(Kind.REMOTE_ALERT, 70)
         record = replace(SESSION, starttls=STARTTLSResult.BROKEN, error=error)
@@ -152,7 +152,7 @@ class ClassifyTests(SynchronousTestCase):
 
     def test_unenforced(self) -> None:
         """
-        A bad certificate that nobody minds: a success, and told to the
+        An invalid certificate without enforcement: a success, and reported to the
         recipient domain only.
         """
         self.assertEqual(
@@ -161,7 +161,7 @@ class ClassifyTests(SynchronousTestCase):
 
     def test_enforced(self) -> None:
         """
-        A bad certificate under MTA-STS: a failure of both, told once.
+        An invalid certificate under MTA-STS: a failure of both, reported once.
         """
         self.assertEqual(
             self.completed(UNTRUSTED, enforced=True),
@@ -170,7 +170,7 @@ class ClassifyTests(SynchronousTestCase):
 
     def test_dane(self) -> None:
         """
-        A mismatch is told to the host only, enforced or not.
+        A mismatch is reported to the host only, enforced or not.
         """
         for verdict, reason in (
             (DANEVerdict.NO_MATCH, "dane-no-match"),
@@ -273,7 +273,7 @@ class CertificateFailureTests(SynchronousTestCase):
 
     def test_noRoots(self) -> None:
         """
-        It isn't the server's fault that we trust nobody.
+        Missing roots on this side aren't the server's fault.
         """
         self.assertEqual(
             self.words(20, noRoots=True),

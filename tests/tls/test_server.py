@@ -32,10 +32,9 @@ def shakeHands(
     server: SSL.Connection, newest: int = 0, host: str = ""
 ) -> SSL.Connection:
     """
-    @param newest: The highest version that the client knows; 0 for any.
-    @param host: What it asks for.
-
-    @return: The client's end.
+    @param newest: The client's maximum version; 0 for any.
+    @param host: The SNI name.
+    @return: The client's connection.
     """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(newest)
@@ -101,8 +100,8 @@ class ReloadingContextTests(SynchronousTestCase):
 
     def test_halfway(self) -> None:
         """
-        While the files are missing, don't go together or are no certificates,
-        what was there before goes on being used.
+        While the files are missing, don't match or are no certificates, the previous
+        certificate stays in use.
         """
         certFile, keyFile = self.files
         old = certFile.read_bytes()
@@ -137,7 +136,7 @@ class ReloadingContextTests(SynchronousTestCase):
 
     def test_atStart(self) -> None:
         """
-        At the start, what can't be used is an error.
+        At the start, unusable files are an error.
         """
         certFile, keyFile = self.files
         missing = self.folder / "missing"
@@ -173,7 +172,7 @@ class NamedTests(SynchronousTestCase):
 
     def write(self, name: str, *hosts: str) -> tuple[Path, Path]:
         """
-        A certificate for C{hosts}, in the place of one that is there.
+        Write a certificate for C{hosts}, replacing one that is there.
         """
         file = self.folder / f"{name}.pem"
         new = file.with_suffix(".new")

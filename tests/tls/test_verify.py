@@ -49,7 +49,7 @@ class RecordingVerifierTests(SynchronousTestCase):
         names: tuple[str, ...] = ("mx.example",),
     ) -> CertificateVerification:
         """
-        Shake hands and return what was witnessed.
+        Make a handshake and return the recorded verification.
         """
         verifier = RecordingVerifier(trust, names)
         verifyObject(IOpenSSLClientConnectionCreator, verifier)
@@ -99,7 +99,7 @@ class RecordingVerifierTests(SynchronousTestCase):
 
     def test_expired(self) -> None:
         """
-        An expired certificate is told apart from an untrusted one.
+        An expired certificate is different from an untrusted one.
         """
         seen = self.verification(root().issue("mx.example", days=-1), trusting(root()))
         self.assertEqual(seen.verifyErrors, ((EXPIRED, 0),))
@@ -195,9 +195,8 @@ class NameTests(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """
-        RFC 5280 4.2: extensions that come twice, or hold names of a kind that
-        can't be read, are for nobody, but no reason to fail: what comes of
-        them is for others to decide.
+        RFC 5280 4.2: a certificate with repeated or unreadable name extensions
+        matches no name, without an exception: the result of the verification decides.
         """
         leaf = good().certificate.public_bytes(Encoding.DER)
         name = b"\x82\x0amx.example"

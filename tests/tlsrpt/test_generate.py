@@ -75,13 +75,13 @@ class FindFaultsTests(SynchronousTestCase):
 
     def test_good(self) -> None:
         """
-        A report of ours is right.
+        A generated report is valid.
         """
         self.assertEqual(findFaults(example()), ())
 
     def test_missing(self) -> None:
         """
-        Each member is needed, except for what may be unknown or not apply.
+        Each member is required, except for those that may be unknown or not apply.
         """
         policy = ("policies", 0)
         detail = (*policy, "failure-details", 0)
@@ -349,8 +349,8 @@ class ComposeTests(SynchronousTestCase):
 
     def test_addresses(self) -> None:
         """
-        RFC 8460 4.4, RFC 5952: addresses are ones that any reader knows as
-        such, in one spelling; what is none is left out.
+        RFC 8460 4.4, RFC 5952: addresses are in canonical form; invalid ones are left
+        out.
         """
         for known, written in {
             "192.0.2.1": "192.0.2.1",

@@ -128,8 +128,8 @@ class ReadTLSReportTests(SynchronousTestCase):
 
     def test_tolerant(self) -> None:
         """
-        Words we don't know are kept; what is absent or null is empty; a
-        single pattern, as in drafts of RFC 8460, is a list of one.
+        Unknown words are kept; absent and null members are empty; a single pattern,
+        as in drafts of RFC 8460, is a list of one.
         """
         policy = ("policies", 0, "policy")
         report = readTLSReport(changed((*policy, "policy-type"), "quantum"))
@@ -223,8 +223,8 @@ class ReadTLSReportTests(SynchronousTestCase):
 
     def test_deep(self) -> None:
         """
-        Depth counts in arrays and objects, not in strings; what is as deep as is
-        allowed is read, whatever the parser makes of deeper ones.
+        Depth counts arrays and objects, not strings; reports of the maximum depth are
+        read, whatever the parser does with deeper ones.
         """
         deep = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
         for more in (json.dumps("[" * 5000 + '\\"{'), deep, "[{}]," * 3000 + "0"):

@@ -40,7 +40,7 @@ class FindTLSRPTRecordTests(SynchronousTestCase):
 
     def test_problems(self) -> None:
         """
-        None, several and a malformed one are told apart; a malformed record
+        No record, several and a malformed one are distinguished; a malformed record
         counts next to a good one (RFC 8460 3: the number must be one).
         """
         broken = b"v=TLSRPTv1; rua=nonsense"

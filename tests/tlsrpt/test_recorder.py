@@ -54,8 +54,8 @@ class OutcomeRecorderTests(SynchronousTestCase):
 
     def test_report(self) -> None:
         """
-        RFC 8460 3: a session that carries a TLS report is left out of the
-        next; what became of it is in the log.
+        RFC 8460 3: a session that carries a TLS report is left out of the next; its
+        outcome is logged.
         """
         with capturedLogs() as said:
             self.record(replace(OUTCOME, isTLSReport=True))

@@ -123,8 +123,8 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_settling(self) -> None:
         """
-        Right at midnight the day isn't due: what ended in it may be on its
-        way to the store.
+        Right at midnight the day isn't due: its last outcomes may be on their way to
+        the store.
         """
         self.record(outcome(A))
         midnight = NOW - HOUR
@@ -146,8 +146,8 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_recipientDomain(self) -> None:
         """
-        A recipient domain is told about itself and all its hosts, under their
-        own names, and once about what happened twice.
+        A recipient domain's report is about itself and all its hosts, under their own
+        names, and counts each session once.
         """
         other = Domain("mx2.host.example")
         self.record(outcome(A), outcome(A), outcome(A, other), outcome(B))
@@ -177,8 +177,8 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_host(self) -> None:
         """
-        A host is told which recipient domains are affected: they are the
-        policy domains, and it is the host.
+        A host's report names the affected recipient domains as policy domains, and
+        itself as the host.
         """
         self.record(outcome(A), outcome(B), outcome(B))
         self.asks(HOST, "mailto:tls@host.example")
@@ -194,9 +194,9 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_toldAlready(self) -> None:
         """
-        A host isn't told what went to the same place in the report to a
-        recipient domain, however it is spelled; but about other recipient
-        domains it is.
+        A host's report leaves out results that went to the same destination, in any
+        spelling, in the report to a recipient domain; but not those of other
+        recipient domains.
         """
         self.record(outcome(A), outcome(B))
         self.asks(HOST, "MAILTO:tls@Host.example")
@@ -225,8 +225,8 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_unreported(self) -> None:
         """
-        A host is told about a recipient domain that got no report itself, as
-        it wants none.
+        A host's report includes a recipient domain that got no report itself, as it
+        requests none.
         """
         self.record(outcome(A))
         self.asks(HOST, "mailto:tls@host.example")
@@ -237,9 +237,9 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_hostFirst(self) -> None:
         """
-        A recipient domain whose record couldn't be looked up comes after its
-        host; what went to the same place in the host's report isn't repeated
-        in its own, what went elsewhere is.
+        A recipient domain whose record couldn't be looked up is reported to after its
+        host; results that went to the same destination in the host's report are left
+        out, others aren't.
         """
         self.record(outcome(A))
         self.asks(HOST, "mailto:tls@host.example")
@@ -254,8 +254,8 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_hostUnreported(self) -> None:
         """
-        A recipient domain that comes after its host, to which nothing was
-        sent, is told everything.
+        A recipient domain reported to after its host, to which nothing was sent, gets
+        everything.
         """
         self.record(outcome(A))
         self.settle(HOST, phase=1)
@@ -331,8 +331,8 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_notWanted(self) -> None:
         """
-        Without a record, or with one that is none, several, or has no URI for
-        us, nobody wants a report, and the data can go.
+        Without a record, or with an invalid one, several, or none with a usable URI,
+        no report is requested, and the data can be removed.
         """
         self.record(outcome(A))
         self.assertEqual(
@@ -351,7 +351,7 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_temporary(self) -> None:
         """
-        If nobody can say whether there is a record, the data stays.
+        While the lookup of the record fails, the data stays.
         """
         self.record(outcome(A))
         self.resolver.fail("_smtp._tls.a.example", RRType.TXT, ExtendedError(6))
@@ -379,8 +379,7 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_notSendable(self) -> None:
         """
-        Deliveries of reports cause no report, but are in one that others
-        cause.
+        Deliveries of reports cause no report, but are in one that others cause.
         """
         self.record(outcome(A, sendReport=False))
         (period,) = self.successResultOf(self.source().periods(0, NOW, None, 9))
@@ -393,8 +392,8 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_switchedOff(self) -> None:
         """
-        Some domains get none by the operator's wish; and nobody gets any if
-        none of our domains can sign.
+        Domains excluded by the operator get no reports; and there are none if no
+        local domain can sign.
         """
         self.record(outcome(A))
         self.asks(A, "mailto:tls@a.example")
@@ -407,7 +406,7 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_checked(self) -> None:
         """
-        A report that isn't what RFC 8460 says is an error, and isn't sent.
+        A report that violates RFC 8460 is an error, and isn't sent.
         """
         broken = FailureDetail(ResultType.VALIDATION_FAILURE, mxHostname="no host")
         self.record(outcome(A, failure=broken))

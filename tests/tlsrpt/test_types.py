@@ -41,8 +41,8 @@ class MergeTalliesTests(SynchronousTestCase):
 
     def test_anyOrder(self) -> None:
         """
-        Each policy, and each failure under it, is there once; the order of
-        what is merged changes no number.
+        Each policy, and each failure under it, is there once; the order of merging
+        changes no number.
         """
         for tallies in permutations(TALLIES):
             merged = {each.policy: each for each in mergeTallies(tallies)}
@@ -65,7 +65,7 @@ class MergeTalliesTests(SynchronousTestCase):
 
     def test_stepwise(self) -> None:
         """
-        Merging what was merged before gives the same.
+        Merging merged tallies gives the same result.
         """
         for split in range(len(TALLIES) + 1):
             start, end = mergeTallies(TALLIES[:split]), mergeTallies(TALLIES[split:])

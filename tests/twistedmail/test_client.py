@@ -41,7 +41,7 @@ from tests.starttls import CLIENT_IP, SERVER_IP, Link, Presenting
 @implementer(ISessionObserver)
 class Told:
     """
-    Remembers what it was told.
+    Records TLS sessions.
     """
 
     def __init__(self, answer: Exception | None = None) -> None:
@@ -247,7 +247,7 @@ class OutcomeTests(CaptureCase):
 
     def test_details(self) -> None:
         """
-        A failure says who talked to whom.
+        A failure has the addresses and names of both sides.
         """
         self.send(
             Scripted(selfSigned("mx.example").context()),
@@ -271,7 +271,7 @@ class OutcomeTests(CaptureCase):
 
     def test_notOffered(self) -> None:
         """
-        A server without STARTTLS: told, not counted.
+        A server without STARTTLS: reported, not counted.
         """
         sent = self.send(Scripted(), verifying())
         self.successResultOf(sent)
@@ -431,7 +431,7 @@ class OutcomeTests(CaptureCase):
 
     def test_noTLSWanted(self) -> None:
         """
-        A session that ends before it comes to that says nothing.
+        A session that ends before STARTTLS isn't reported.
         """
         self.failureResultOf(self.send(Scripted(greeting="554 no"), verifying()))
         self.assertEqual(self.told.outcomes, [])

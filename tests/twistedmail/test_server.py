@@ -1,5 +1,6 @@
 """
-Tests for L{moxtls.twistedmail.server} and L{moxtls.twistedmail.messages}.
+Tests for L{moxtls.twistedmail.server}: filters on the mail that servers of
+C{twisted.mail.smtp} receive.
 """
 
 from __future__ import annotations
@@ -138,8 +139,8 @@ class PassTests(ServerCase):
 
     def test_passed(self) -> None:
         """
-        Every recipient gets the message once, with what was found out before
-        everything, and its own Received next; it is looked at once.
+        Every recipient gets the message once, with the results on top, followed by
+        its own Received; it is filtered once.
         """
         connection = self.connection()
         self.assertEqual(
@@ -359,8 +360,8 @@ class RefusalTests(ServerCase):
 
     def test_hungUp(self) -> None:
         """
-        If the client disconnects during the message, all recipients' messages are
-        told, and the data is discarded.
+        If the client disconnects during the message, C{connectionLost} is called on
+        all recipients' messages, and the data is discarded.
         """
         connection = self.connection()
         connection.begin("x@a.example", "anna", "bob")
@@ -442,8 +443,8 @@ class ErrorTests(ServerCase):
 
     def test_applicationRefuses(self) -> None:
         """
-        An application that refuses what is in the message is heard, as it
-        would be without us.
+        An application's refusal of the message's content is passed on, as without a
+        filter.
         """
         for words in ("No viruses", b"No viruses"):
             kept = Kept()
@@ -472,8 +473,8 @@ class ErrorTests(ServerCase):
 
     def test_refusedAtData(self) -> None:
         """
-        An application can refuse at DATA; recipients that have a message already
-        are told.
+        An application can refuse at DATA; C{connectionLost} is called on messages
+        made before.
         """
         messages: list[Any] = [smtp.SMTPServerError(450, b"Not now"), Kept()]
 
@@ -568,8 +569,8 @@ class DeploymentTests(ServerCase):
 
     def test_other(self) -> None:
         """
-        A factory that builds something else is a mistake; one that builds
-        nothing doesn't want the connection.
+        A factory that builds another kind of protocol is an error; one that builds
+        none refuses the connection.
         """
         peer = IPv4Address("TCP", "192.0.2.1", 1)
         other = self.captured(Factory.forProtocol(Protocol))
@@ -583,7 +584,7 @@ class DeploymentTests(ServerCase):
 
     def test_startAndStop(self) -> None:
         """
-        The factory hears of its port.
+        The wrapped factory is started and stopped with the port.
         """
         heard = []
         stock: Any = stockFactory()
@@ -609,7 +610,7 @@ class DeploymentTests(ServerCase):
 
     def test_authenticated(self) -> None:
         """
-        Mail of our own people isn't looked at (RFC 6409).
+        Mail of authenticated users isn't filtered (RFC 6409).
         """
         self.login()
         self.assertEqual(self.asked.messages, [])

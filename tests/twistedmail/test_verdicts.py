@@ -102,7 +102,7 @@ class MessageFilterCase(SynchronousTestCase):
 
     def header(self, name: str, field: str) -> list[str]:
         """
-        The values of fields in what the application has, unfolded.
+        The unfolded values of fields in the delivered message.
         """
         header = self.kept(name).text.decode().partition("\n\n")[0]
         found = re.findall(rf"(?m)^{field}: (.*(?:\n[ \t].*)*)", header)
@@ -123,15 +123,15 @@ class VerdictTests(MessageFilterCase):
 
     def test_interfaces(self) -> None:
         """
-        It is what a captured server asks.
+        The filter provides its interface.
         """
         verifyObject(IMessageFilter, self.filter)
         verifyObject(IFilteredMessage, self.filter.message(HOST, ""))
 
     def test_pass(self) -> None:
         """
-        Mail that is what it says comes with the results in front, above what
-        the server itself adds (RFC 8601 4), for each recipient.
+        Authenticated mail is passed on with the results on top, above the server's
+        own fields (RFC 8601 4), for each recipient.
         """
         text = message("x@a.example", "a.example")
         self.assertEqual(self.send(text, "anna", "bob"), OK)
@@ -149,7 +149,8 @@ class VerdictTests(MessageFilterCase):
 
     def test_observers(self) -> None:
         """
-        They are told once for each RCPT, before the application has it.
+        Observers are notified once for each RCPT, before the application gets the
+        message.
         """
         self.send(message("x@a.example", "a.example"), "anna", "bob")
         told = self.listening.events
@@ -167,8 +168,8 @@ class VerdictTests(MessageFilterCase):
 
     def test_becauseOfReports(self) -> None:
         """
-        Mail to an address for reports, and to the envelope sender of a report
-        of ours, is known to be such.
+        Mail to an address for reports, and to the envelope sender of a report, is
+        marked as such.
         """
         self.dns.put(
             "_dmarc.our.example",
@@ -241,7 +242,7 @@ class VerdictTests(MessageFilterCase):
 
     def test_expected(self) -> None:
         """
-        SPF is looked up at MAIL, while the client goes on.
+        SPF lookups start at MAIL.
         """
         connection = self.connection()
         connection.say("MAIL FROM:<x@a.example>")
@@ -281,8 +282,8 @@ class EnforcingTests(MessageFilterCase):
 
     def test_reject(self) -> None:
         """
-        The client hears 550 5.7.1 and the word DMARC (RFC 9989 7.2); no
-        recipient gets anything.
+        The reply is 550 5.7.1 with the word DMARC (RFC 9989 7.2); no recipient gets
+        anything.
         """
         replies = self.send(message("x@a.example"), "anna", "bob", client=OTHER_CLIENT)
         self.assertTrue(replies[0].startswith("550-5.7.1 "))
@@ -332,8 +333,8 @@ class AnnotatingTests(MessageFilterCase):
 
     def test_reject(self) -> None:
         """
-        It gets what should have been refused, and sees that; reports say
-        that it was the recipient's choice (RFC 9990 3.1.6).
+        The application gets mail that fails C{p=reject}, with the results; reports
+        have a local policy as the reason (RFC 9990 3.1.6).
         """
         self.assertEqual(self.send(message("x@a.example"), client=OTHER_CLIENT), OK)
         self.assertIn("dmarc=fail (disposition reject)", self.results())
@@ -366,8 +367,7 @@ class ErrorTests(MessageFilterCase):
 
     def test_broken(self) -> None:
         """
-        Mail isn't lost for a mistake of ours: it is passed on, and nothing in
-        it says that it was checked.
+        Mail isn't lost by an internal error: it is passed on, without results.
         """
         for name in ("begin", "finish"):
             self.breaking(name)

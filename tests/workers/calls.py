@@ -55,7 +55,7 @@ def die(_: None) -> None:
 
 def told(number: int) -> str:
     """
-    The end of a process that was told to end.
+    Send this process a signal, which it survives.
     """
     os.kill(os.getpid(), number)
     return "still here"

@@ -55,8 +55,7 @@ class BatchesTests(SynchronousTestCase):
 
     def test_size(self) -> None:
         """
-        Not more of them than belong together; but one that is larger than that
-        isn't left behind.
+        A batch doesn't exceed the limit; a single larger item is a batch of its own.
         """
         for number in (*[1] * RUNNING, 6, 4, 1, 99, 2):
             self.batches.put(number)

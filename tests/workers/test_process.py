@@ -122,7 +122,7 @@ MUCH = b"0123456789abcdef" * 65536 * 2
 
 class Reactor:
     """
-    Takes down what wants to be written.
+    Records writers.
     """
 
     def __init__(self) -> None:
@@ -216,7 +216,7 @@ class PipeTests(SynchronousTestCase):
 
     def test_gone(self) -> None:
         """
-        If nobody reads any more, that is noticed elsewhere.
+        Writing to a closed pipe is no error; the reading side notices.
         """
         ends: tuple[Callable[[], None], ...] = (
             self.pipe.doWrite,
@@ -256,8 +256,8 @@ class WorkerTests(TestCase):
 
     async def test_calls(self) -> None:
         """
-        Functions run in another process, which stays the same, in their order;
-        what they raise is raised here.
+        Functions run in another process, the same for all, in order; their exceptions
+        are raised here.
         """
         numbers = [self.worker.call(double, each) for each in range(200)]
         self.assertEqual(await gatherResults(numbers), [2 * x for x in range(200)])
@@ -303,8 +303,8 @@ class WorkerTests(TestCase):
 
     async def test_lost(self) -> None:
         """
-        If the process is killed, what it was asked for fails, and so it is
-        said; what comes later is done by another one, though not at once.
+        If the process is killed, its calls fail, which is logged; later ones are
+        performed by a new one, after a delay.
         """
         with capturedLogs() as logs:
             dying = self.worker.call(die, None)
@@ -335,8 +335,7 @@ class WorkerTests(TestCase):
 
     async def test_neverStarted(self) -> None:
         """
-        Nothing is started that nobody asks for anything, nor while it is
-        being waited for.
+        No process is started without a call, nor while stopping.
         """
         await Worker(reactor, "nobody").stop()
         with capturedLogs():
@@ -400,8 +399,7 @@ class WorkerTests(TestCase):
 
     async def test_replaced(self) -> None:
         """
-        One of another version than this does nothing: what is called for isn't
-        the same there.
+        A process of another version performs nothing, as the functions may differ.
         """
         command = (*module._COMMAND[:-1], "0.0.0")
         null = os.open(os.devnull, os.O_WRONLY)

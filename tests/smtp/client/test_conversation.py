@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.client.conversation} and what it is made of.
+Tests for L{moxtls.smtp.client.conversation} and its parts.
 """
 
 from __future__ import annotations
@@ -193,8 +193,7 @@ class DotStuffingTests(SynchronousTestCase):
     )
     def test_sameBytes(self, tokens: list[bytes], cuts: list[int]) -> None:
         """
-        RFC 5321 4.5.2: what the receiver decodes is what was there, wherever
-        the parts were cut.
+        RFC 5321 4.5.2: decoding yields the encoded message, for any chunks.
         """
         message = b"".join(tokens) + b"\r\n"
         edges = [0, *sorted(min(cut, len(message)) for cut in cuts), len(message)]
@@ -395,7 +394,7 @@ class OpeningTests(ConversationCase):
 
     def test_greeting(self) -> None:
         """
-        The first word of the greeting is what the host calls itself.
+        The first word of the greeting is the host's name.
         """
         for said, name in (
             (b"220 mx.example ESMTP id 4711\r\n", "mx.example"),
@@ -454,7 +453,8 @@ class OpeningTests(ConversationCase):
 
     def test_injection(self) -> None:
         """
-        RFC 3207 6: whatever comes behind the 220, if only a byte, ends it.
+        RFC 3207 6: any input after the 220 reply, even one byte, ends the
+        conversation.
         """
         for behind in (b"2", b"250 ok\r\n", b"\x16\x03\x03"):
             conversation = self.conversation(TLSMode.REQUIRED)
@@ -610,8 +610,8 @@ class TransactionTests(ConversationCase):
 
     def test_pipelined(self) -> None:
         """
-        RFC 2920: with PIPELINING all commands go in one write, and the
-        replies are told apart however they arrive.
+        RFC 2920: with PIPELINING all commands are one write, and the replies are
+        separated however they arrive.
         """
         conversation = self.ready("PIPELINING")
         mail = transaction("b@example.org", "c@example.org")
@@ -650,8 +650,8 @@ class TransactionTests(ConversationCase):
 
     def test_pipelinedMailRefused(self) -> None:
         """
-        Refused MAIL: its reply is that of all recipients, whatever was said
-        to the commands behind it; RSET comes before the next MAIL.
+        Refused MAIL: its reply applies to all recipients, whatever the replies to the
+        commands after it; RSET precedes the next MAIL.
         """
         conversation = self.ready("PIPELINING")
         conversation.begin(transaction("b@example.org", "c@example.org"))
@@ -679,7 +679,7 @@ class TransactionTests(ConversationCase):
 
     def test_dataRefused(self) -> None:
         """
-        Refused DATA: that is the answer for those who were accepted.
+        Refused DATA: its reply applies to the accepted recipients.
         """
         for extensions in ((), ("PIPELINING",)):
             conversation = self.ready(*extensions)
@@ -712,7 +712,7 @@ class TransactionTests(ConversationCase):
 
     def test_nonsense(self) -> None:
         """
-        Replies that can't be to what was said end the conversation.
+        Replies that don't fit their commands end the conversation.
         """
         for replies in (
             [b"354 go\r\n"],

@@ -228,8 +228,8 @@ class EnforcementTests(SessionCase):
 
     def test_notEnforced(self) -> None:
         """
-        Without a policy any certificate will do; what is wrong with it is in
-        the record (RFC 7435).
+        Without a policy any certificate is accepted; its faults are in the record
+        (RFC 7435).
         """
         session = self.opened(Scripted(selfSigned("mx.example").context()))
         assert session.record.verification is not None
@@ -255,8 +255,8 @@ class HandshakeTests(SessionCase):
 
     def test_record(self) -> None:
         """
-        The record has both addresses, the name in SNI, and the first word of
-        the greeting.
+        The record has both addresses, the SNI name, and the first word of the
+        greeting.
         """
         record = self.opened(Scripted(good().context())).record
         self.assertEqual(
@@ -320,8 +320,8 @@ class HandshakeTests(SessionCase):
 
     def test_injectedEmptyLine(self) -> None:
         """
-        An empty connection is plaintext too, and so is half of one: what is put up with
-        between replies isn't behind this one.
+        An empty line is plaintext too, and so is half of one: empty lines tolerated
+        between replies aren't after this one.
         """
         for behind in (b"\r\n", b"\n", b"\r"):
             server = Scripted(behindStartTLS=behind)
@@ -331,7 +331,7 @@ class HandshakeTests(SessionCase):
 
     def test_notTLS(self) -> None:
         """
-        A server that goes on in plaintext behind its 220.
+        A server that continues in plaintext after its 220 reply.
         """
         server = Scripted(behindStartTLS=b"")
         opening = self.opening(server, replace(self.settings, mode=TLSMode.REQUIRED))
@@ -444,8 +444,8 @@ class HandshakeTests(SessionCase):
 
     def test_alertBehindHandshake(self) -> None:
         """
-        A TLS 1.3 server that wants a certificate of ours says so when we are
-        done already; the session failed.
+        A TLS 1.3 server that requires a client certificate alerts after the client's
+        handshake is complete; the session failed.
         """
         context = good().context()
         context.set_verify(

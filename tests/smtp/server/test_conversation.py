@@ -628,8 +628,7 @@ class ReplyTests(SynchronousTestCase):
     @given(st.text())
     def test_anyText(self, text: str) -> None:
         """
-        No text of anybody's adds a reply, or a line that is too long (RFC 5321
-        4.5.3.1.5).
+        No text injects a reply, or makes a line too long (RFC 5321 4.5.3.1.5).
         """
         encoded = encodeReply(Reply(250, "2.0.0", text))
         self.assertTrue(encoded.endswith(b"\r\n"))

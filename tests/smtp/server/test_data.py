@@ -171,7 +171,7 @@ class ChunkingTests(SynchronousTestCase):
 
     def test_noLineEnd(self) -> None:
         """
-        The last line gets its end, which it would have had behind DATA.
+        A missing line end at the end is added, as there would be with DATA.
         """
         owner = begun()
         owner.says(bdat(b"a\r\nb", last=True))
@@ -196,8 +196,8 @@ class ChunkingTests(SynchronousTestCase):
 
     def test_mixed(self) -> None:
         """
-        DATA, MAIL and RCPT have no place between chunks (RFC 3030 2); the
-        message goes on.
+        DATA, MAIL and RCPT between chunks are refused (RFC 3030 2); the message goes
+        on.
         """
         owner = begun()
         owner.says(bdat(b"a\r\n"))
@@ -293,7 +293,7 @@ class ChunkingTests(SynchronousTestCase):
 
     def test_starttls(self) -> None:
         """
-        STARTTLS forgets what has come (RFC 3207 4.2).
+        STARTTLS discards the transaction (RFC 3207 4.2).
         """
         owner = begun()
         owner.says(bdat(b"a\r\n"), b"STARTTLS\r\n", b"EHLO c\r\n")
@@ -340,7 +340,7 @@ class HeaderLimitsTests(SynchronousTestCase):
 
     def test_costs(self) -> None:
         """
-        Many lines, or one that has no end, take little time.
+        Many lines, or one without an end, take linear time.
         """
         start = process_time()
         limits = shaped(*[b"a\r\n" * 20_000] * 50, longest=1 << 20)

@@ -232,7 +232,7 @@ class SessionTests(ListenerCase):
 
     def test_interface(self) -> None:
         """
-        The factory is what sessions think it is.
+        The factory provides the interface that sessions use.
         """
         verifyObject(IServerFactory, self.factory)
 
@@ -343,8 +343,8 @@ class SessionTests(ListenerCase):
 
     def test_chunks(self) -> None:
         """
-        A message in chunks (RFC 3030) is received like any other; one that the
-        client abandons is aborted.
+        A message in chunks (RFC 3030) is received like any other; an abandoned one is
+        aborted.
         """
         wire = self.connect()
         wire.says(b"EHLO c\r\n" + ENVELOPE)
@@ -363,8 +363,8 @@ class SessionTests(ListenerCase):
 
     def test_cancelledByAcceptor(self) -> None:
         """
-        A decision that was given up, though the client is there, is one that
-        went wrong.
+        A decision that was cancelled, though the client is connected, is an internal
+        error.
         """
         wire = self.connect()
         later: Deferred[Reply] = Deferred()
@@ -400,8 +400,8 @@ class SessionTests(ListenerCase):
 
     def test_lostWhileAccepting(self) -> None:
         """
-        A whole message is kept, though the client doesn't hear of it; the
-        connection counts until then.
+        A complete message is kept, though the client gets no reply; the connection
+        counts until then.
         """
         wire = self.connect()
         later: Deferred[Reply] = Deferred()
@@ -451,8 +451,8 @@ class TimeTests(ListenerCase):
 
     def test_slowly(self) -> None:
         """
-        A message that comes too slowly ends the connection long before the
-        longest time; one that is large and comes steadily doesn't.
+        A message that arrives too slowly ends the connection long before the session
+        timeout; a large one that arrives steadily doesn't.
         """
         for piece, isSlow in ((b"a\r\n", True), (b"a" * 60_000, False)):
             self.listen(replace(SETTINGS, bodyGrace=300, minBodyRate=1000))
@@ -492,7 +492,7 @@ class TimeTests(ListenerCase):
 
     def test_oneTimer(self) -> None:
         """
-        A connection has one timer, whatever happens on it.
+        A connection has one timer at any time.
         """
         wire = self.connect()
         [timer] = self.clock.getDelayedCalls()

@@ -151,8 +151,8 @@ class RateTests(SynchronousTestCase):
 
     def test_network(self) -> None:
         """
-        A network has four times as much; what one address may not doesn't
-        count against it.
+        A network has four times the limit of an address; commands refused by an
+        address's limit don't count against it.
         """
         rate = RateLimiter(5)
         places = [networkOf(f"192.0.2.{n}") for n in range(10)]

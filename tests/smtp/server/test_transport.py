@@ -36,7 +36,7 @@ from tests.starttls import Link, Presenting
 
 class Hearing(Protocol):
     """
-    Writes down what it hears.
+    Records its input.
     """
 
     def __init__(self) -> None:
@@ -199,10 +199,10 @@ class DirectTests(SynchronousTestCase):
 
 class ClosingProtocol(Protocol):
     """
-    Does what it is told when it is connected and when it hears something,
-    and writes down how the connection ended.
+    Calls C{begin} on connection and C{answer} on input, and records the end of the
+    connection.
 
-    @ivar ended: Fires with why it did.
+    @ivar ended: Fires with the reason.
     """
 
     transport: ITransport
@@ -262,8 +262,8 @@ class CloseTests(TestCase):
 
     async def test_orderly(self) -> None:
         """
-        The last words arrive, and behind them the end of the stream and no
-        reset; the session hears of it later, and once.
+        The last data arrives, followed by the end of the stream and no reset;
+        C{connectionLost} is called later, once.
         """
 
         def quit() -> None:
