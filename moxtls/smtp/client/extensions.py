@@ -153,6 +153,8 @@ def splitByLimits(
     Split a transaction into parts that respect the server's limits on recipients
     (RFC 9422).
     """
+    if not extensions.rcptMax and not extensions.rcptDomainMax:
+        return (transaction,)
     recipients = transaction.recipients
     parts: list[list[str]] = [[]]
     domains: set[str] = set()

@@ -6,6 +6,7 @@ Parses the replies of an SMTP server (RFC 5321 4.2).  No I/O.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from moxtls.smtp.types import Reply
 
@@ -17,6 +18,9 @@ MAX_LINE = 16384
 MAX_LINES = 1000
 #: Octets of one reply.
 MAX_REPLY = 65536
+#: Replies that are remembered as parsed, of one line with so many octets at most.
+MAX_CACHED = 500
+MAX_CACHED_LENGTH = 100
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\n]*))?\Z", re.DOTALL)
 # RFC 3463 2.
@@ -128,6 +132,12 @@ def parseReply(lines: tuple[bytes, ...], enhanced: bool = True) -> Reply:
         RFC 2034 4 allows none in the greeting and in replies to EHLO, but servers
         that refuse a client there often include one.
     """
+    if len(lines) == 1 and len(lines[0]) <= MAX_CACHED_LENGTH:
+        return _parseCached(lines, enhanced)
+    return _parse(lines, enhanced)
+
+
+def _parse(lines: tuple[bytes, ...], enhanced: bool) -> Reply:
     texts = [line[4:].decode("utf-8", "replace") for line in lines]
     mayHave = enhanced or lines[0][:1] in (b"4", b"5")
     found = _ENHANCED.match(texts[0]) if mayHave else None
@@ -137,3 +147,7 @@ def parseReply(lines: tuple[bytes, ...], enhanced: bool = True) -> Reply:
         prefix = re.compile(re.escape(status) + r"(?: +|\Z)")
         texts = [prefix.sub("", text, count=1) for text in texts]
     return Reply(int(lines[0][:3]), status, "\n".join(texts))
+
+
+# Most replies of a host are the same few.
+_parseCached = lru_cache(MAX_CACHED)(_parse)
