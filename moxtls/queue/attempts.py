@@ -6,10 +6,10 @@ Active delivery attempts: their results, and the selection of messages for furth
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
-from typing import Any, TypeVar
+from itertools import islice, zip_longest
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from moxtls.interfaces import IResultRecorder
-from moxtls.queue.batches import DeliveryGroup, GroupLimits, deliveryGroups
+from moxtls.queue.batches import DeliveryGroup, GroupLimits, deliveryGroup
 from moxtls.queue.retry import RetryDecision
 from moxtls.queue.spool import Spool
 from moxtls.queue.types import DeliveryStatus, QueuedMessage, Result
@@ -33,9 +33,10 @@ class DeliveryAttempt:
     An attempt to deliver a group of messages.
 
     @ivar isDelivering: False once its courier has answered.
+    @ivar keys: Message id and address of each recipient.
     @ivar done: Fires once the attempt is over and its results are stored.
-    @ivar recorded: Decisions that are stored.
-    @ivar unrecorded: Decisions that are to be stored when the attempt is over.
+    @ivar recorded: Decisions that the index has.
+    @ivar unrecorded: Later decisions, in the journal or still to be stored.
     """
 
     def __init__(self, group: DeliveryGroup) -> None:
@@ -48,6 +49,7 @@ class DeliveryAttempt:
             (message.messageID, message.recipients[0].recipient): message
             for message in group.due
         }
+        self.keys = frozenset(self._pending)
         self._cancellers: set[Callable[[], None]] = set()
 
     @property
@@ -74,6 +76,13 @@ class DeliveryAttempt:
         The messages without a result, each with a temporary failure.
         """
         return self.matchNew([_noResult(*key) for key in self._pending])
+
+    def markRecorded(self, number: int) -> None:
+        """
+        Note that the index has the first of C{unrecorded}.
+        """
+        self.recorded += self.unrecorded[:number]
+        del self.unrecorded[:number]
 
     def cancellable(
         self, result: Deferred[T], canceller: Callable[[], None]
@@ -128,11 +137,12 @@ class ActiveAttempts:
 
     @classmethod
     def of(cls, attempts: Iterable[DeliveryAttempt]) -> ActiveAttempts:
+        attempts = tuple(attempts)
         groups = [attempt.group for attempt in attempts]
         return cls(
             Counter(group.batch.destination for group in groups),
             sum(group.isRetry for group in groups),
-            frozenset(key for group in groups for key in group.keys),
+            frozenset().union(*(attempt.keys for attempt in attempts)),
             {
                 group.batch.destination: group.allUntil
                 for group in groups
@@ -187,6 +197,7 @@ class _Selector:
         self._attempts = Counter(active.attempts)
         self._retries = active.retries
         self._recipients = set(active.recipients)
+        self._exhausted: set[str] = set()
         self.groups: list[DeliveryGroup] = []
         self.damaged: dict[str, str] = {}
 
@@ -198,25 +209,37 @@ class _Selector:
         """
         Add one group for a destination, if it has due messages in no attempt.
         """
-        if self._attempts[destination] >= self._limits.maxPerDestination:
+        if (
+            destination in self._exhausted
+            or self._attempts[destination] >= self._limits.maxPerDestination
+        ):
             return
+        # Rows of active attempts are skipped.
         number = self._limits.maxRecipients
         if self._attempts[destination]:
             number += len(self._recipients)
-        due = self._spool.index.due(destination, self._now, number, newest)
-        sound = [each for each in due if self._isFree(each) and self._isSound(each)]
-        isAll = len(due) < number and not (
-            newest and self._spool.index.hasRetries(destination, self._now)
+        due = self._spool.index.due(destination, self._now, newest)
+        sound = (
+            each
+            for each in islice(due, number)
+            if self._isFree(each) and self._isSound(each)
         )
-        for group in deliveryGroups(destination, sound, self._limits, 1):
-            if isAll and len(group.due) == len(sound):
-                group = replace(group, allUntil=self._now)
-            if group.isRetry and self._retries >= self._limits.maxRetries:
-                return
-            self._attempts[destination] += 1
-            self._retries += group.isRetry
-            self._recipients |= group.keys
-            self.groups.append(group)
+        group, isAll = deliveryGroup(destination, sound, self._limits)
+        if group is None:
+            return
+        if (
+            isAll
+            and next(due, None) is None
+            and not (newest and self._spool.index.hasRetries(destination, self._now))
+        ):
+            group = replace(group, allUntil=self._now)
+            self._exhausted.add(destination)
+        if group.isRetry and self._retries >= self._limits.maxRetries:
+            return
+        self._attempts[destination] += 1
+        self._retries += group.isRetry
+        self._recipients |= group.keys
+        self.groups.append(group)
 
     def _isFree(self, message: QueuedMessage) -> bool:
         key = message.messageID, message.recipients[0].recipient
@@ -253,10 +276,10 @@ class ResultRecorder:
     def __init__(
         self,
         attempt: DeliveryAttempt,
-        write: Callable[[_Pairs], Coroutine[Deferred[Any], Any, None]],
+        write: Callable[[_Pairs], Deferred[None]],
     ) -> None:
         """
-        @param write: Stores results; returns once they are on disk, or can't be stored.
+        @param write: Stores results; fires once they are on disk, or can't be stored.
         """
         self._attempt = attempt
         self._write = write
@@ -266,7 +289,7 @@ class ResultRecorder:
         pairs = self._attempt.matchNew(results)
         if not pairs:
             return succeed(None)
-        writing = Deferred.fromCoroutine(self._write(pairs))
+        writing = self._write(pairs)
         waiting: Deferred[None] = Deferred()
 
         def written(result: object) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from moxtls.dates import MINUTE
 from moxtls.queue.retry import RetrySchedule
-from moxtls.queue.types import Batch, BatchMessage, QueuedMessage
+from moxtls.queue.types import Batch, BatchMessage, Envelope, QueuedMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,35 +76,39 @@ class DeliveryGroup:
         return all(each.recipients[0].attempts for each in self.due)
 
 
-def deliveryGroups(
-    destination: str, due: Iterable[QueuedMessage], limits: GroupLimits, maxGroups: int
-) -> list[DeliveryGroup]:
+def deliveryGroup(
+    destination: str, due: Iterable[QueuedMessage], limits: GroupLimits
+) -> tuple[DeliveryGroup | None, bool]:
     """
-    Group messages that can go out together: with the same requirements, within the
-    limits.
+    Group messages that can go out together: with the same requirements as the first,
+    within the limits.
 
     @param due: Messages with one recipient each, in order of delivery.
-    @param maxGroups: Messages beyond that number of groups are left out.
+
+    @return: The group, C{None} if nothing is due; and true if it contains all.
     """
-    open: dict[object, _GroupBuilder] = {}
-    builders: list[_GroupBuilder] = []
+    builder: _GroupBuilder | None = None
+    isAll = True
     for message in due:
-        envelope = message.envelope
-        requirements = (
-            envelope.requireTLS,
-            envelope.report,
-            # RFC 8689 5: the requirements for DSNs are weaker, so they go separately.
-            not envelope.sender,
-            envelope.causesReports,
-        )
-        builder = open.get(requirements)
-        if builder is None or not builder.hasRoom(message, limits):
-            if len(builders) == maxGroups:
-                continue
-            builder = open[requirements] = _GroupBuilder()
-            builders.append(builder)
-        builder.add(message)
-    return [each.build(destination) for each in builders]
+        if builder is None:
+            builder = _GroupBuilder(message)
+        elif builder.hasRoom(message, limits):
+            builder.add(message)
+        else:
+            isAll = False
+            if builder.isFull(limits):
+                break
+    return (builder.build(destination) if builder else None), isAll
+
+
+def _requirements(envelope: Envelope) -> tuple[object, ...]:
+    return (
+        envelope.requireTLS,
+        envelope.report,
+        # RFC 8689 5: the requirements for DSNs are weaker, so they go separately.
+        not envelope.sender,
+        envelope.causesReports,
+    )
 
 
 class _GroupBuilder:
@@ -112,32 +116,41 @@ class _GroupBuilder:
     Collects the messages of one group.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: QueuedMessage) -> None:
+        self._requirements = _requirements(first.envelope)
         self._due: list[QueuedMessage] = []
         self._messages: dict[str, BatchMessage] = {}
+        self._octets = 0
+        self.add(first)
+
+    def isFull(self, limits: GroupLimits) -> bool:
+        return (
+            len(self._due) >= limits.maxRecipients
+            or len(self._messages) >= limits.maxMessages
+        )
 
     def hasRoom(self, message: QueuedMessage, limits: GroupLimits) -> bool:
         if len(self._due) >= limits.maxRecipients:
             return False
         if message.messageID in self._messages:
             return True
-        octets = sum(each.size for each in self._messages.values())
         return (
             len(self._messages) < limits.maxMessages
-            and octets + message.size <= limits.maxSize
+            and self._octets + message.size <= limits.maxSize
+            and _requirements(message.envelope) == self._requirements
         )
 
     def add(self, message: QueuedMessage) -> None:
         self._due.append(message)
         known = self._messages.get(message.messageID)
-        self._messages[message.messageID] = (
-            replace(
-                known,
-                recipients=known.recipients + message.envelope.recipients,
-                stored=known.stored + _stored(message),
-            )
-            if known
-            else _batchMessage(message)
+        if known is None:
+            self._messages[message.messageID] = _batchMessage(message)
+            self._octets += message.size
+            return
+        self._messages[message.messageID] = replace(
+            known,
+            recipients=known.recipients + message.envelope.recipients,
+            stored=known.stored + _stored(message),
         )
 
     def build(self, destination: str) -> DeliveryGroup:

@@ -55,7 +55,7 @@ class MessageFiles:
         @return: Empty if there is none.
         """
         try:
-            found = self.path(messageID).stat().st_size
+            found = os.stat(f"{self._root}/{messageID}").st_size
         except OSError as error:
             return error.strerror or str(error)
         return "" if found == size else f"{found} octets instead of {size}"
@@ -135,17 +135,19 @@ class MessageFiles:
         Names of files that are old enough to be left behind, unless the index refers to
         them.
         """
+        found = []
         with os.scandir(self._root) as entries:
-            return [
-                entry.name
-                for entry in entries
-                if entry.stat().st_mtime < now - STALE_AFTER
-            ]
+            for entry in entries:
+                # Others are removed meanwhile.
+                with suppress(FileNotFoundError):
+                    if entry.stat().st_mtime < now - STALE_AFTER:
+                        found.append(entry.name)
+        return found
 
     def _unlink(self, name: str) -> None:
         # A file that remains does no harm: it is found as stale later.
         with suppress(OSError):
-            os.unlink(self._root / name)
+            os.unlink(f"{self._root}/{name}")
 
 
 def _private(path: str, flags: int) -> int:

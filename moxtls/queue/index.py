@@ -23,8 +23,7 @@ result; C{message.noticed} is 0 while its sender may still get a delay DSN.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from sqlite3 import Connection, Row
 
@@ -133,7 +132,7 @@ _RECIPIENT = (
     "message, address, destination, state, attempts, nextAttempt,"
     " ending, status, code, text, host, retryAfter, stored"
 )
-# The columns of _values().
+# The columns that a result changes, after those that identify the recipient.
 _RECORDED = (
     *("id", "address", "state", "attempts", "nextAttempt", "due", "told", "ending"),
     *("status", "code", "text", "host", "retryAfter", "stored"),
@@ -141,17 +140,33 @@ _RECORDED = (
 # One statement for many rows: before and after each statement the thread waits for the
 # interpreter lock, for milliseconds if the reactor is busy.
 _SET = ", ".join(f"{each} = new.{each}" for each in _RECORDED[2:])
-_NEW = ", ".join(
-    f"json_extract(value, '$[{place}]') AS {each}"
-    for place, each in enumerate(_RECORDED)
-)
+_NEW = ", ".join(f"json_extract(value, '$.{each}') AS {each}" for each in _RECORDED)
 _RECORD = (
     f"UPDATE recipient SET {_SET} FROM (SELECT {_NEW} FROM json_each(?)) AS new"
     " JOIN message ON message.id = new.id"
     " WHERE recipient.message = message.number AND recipient.address = new.address"
+    # Recording a result again changes nothing.
+    f" AND recipient.state = '{RecipientState.WAITING}' AND"
+    f" (new.state <> '{RecipientState.WAITING}' OR recipient.attempts < new.attempts)"
 ).replace("due = new.due", "due = iif(message.held, NULL, new.due)")
 #: The values of a JSON array.
 _LISTED = "(SELECT value FROM json_each(?))"
+_UPDATE_LANES = """
+INSERT INTO lane (destination, due, served, turn, newest)
+    SELECT name, due, :served, max(due, :served), newest FROM (
+        SELECT value AS name,
+            (SELECT min(due) FROM recipient
+                WHERE destination = value AND due IS NOT NULL) AS due,
+            (SELECT max(due) FROM recipient
+                WHERE destination = value AND due IS NOT NULL AND attempts = 0
+            ) AS newest
+        FROM json_each(:names)
+    ) WHERE due IS NOT NULL
+    ON CONFLICT DO UPDATE SET due = excluded.due,
+        served = max(served, excluded.served),
+        turn = max(excluded.due, excluded.served, served, notBefore),
+        newest = CASE WHEN excluded.newest > notBefore THEN excluded.newest END
+"""
 #: Condition for messages without a recipient that is waiting or to be reported.
 _FINISHED = (
     "NOT EXISTS (SELECT 1 FROM recipient WHERE message = number"
@@ -264,7 +279,8 @@ class Index:
             "SELECT key FROM message WHERE number = ?", (number,)
         ).fetchone()
         self._keepKeys([row["key"]], now)
-        self._delete([messageID])
+        self._db.execute("DELETE FROM message WHERE number = ?", (number,))
+        self._files.remove(messageID)
         self._updateLanes(destinations)
         return True
 
@@ -354,10 +370,11 @@ class Index:
         return [(row["destination"], row["newest"] or 0) for row in rows]
 
     def due(
-        self, destination: str, now: float, limit: int, newest: bool = False
-    ) -> list[QueuedMessage]:
+        self, destination: str, now: float, newest: bool = False
+    ) -> Iterator[QueuedMessage]:
         """
         The due recipients of a destination, longest due first, each with its message.
+        Rows are read as they are asked for.
 
         @param newest: Only recipients that were never attempted.
         """
@@ -365,10 +382,10 @@ class Index:
         rows = self._db.execute(
             f"SELECT {_MESSAGE}, {_RECIPIENT} FROM recipient JOIN message"
             " ON message.number = recipient.message"
-            f" WHERE destination = ? AND due <= ? AND {which} ORDER BY due LIMIT ?",
-            (destination, now, limit),
+            f" WHERE destination = ? AND due <= ? AND {which} ORDER BY due",
+            (destination, now),
         )
-        return [self._message(row, (row,)) for row in rows]
+        return (self._message(row, (row,)) for row in rows)
 
     def hasRetries(self, destination: str, now: float) -> bool:
         """
@@ -430,10 +447,16 @@ class Index:
 
     def record(self, decisions: Iterable[RetryDecision]) -> None:
         """
-        Store the states of recipients while an attempt goes on: L{ended} has to follow.
-        Recipients that were removed are ignored.
+        Store the states of recipients: L{ended} has to follow.  Recipients that were
+        removed, or have these states already, are ignored.
         """
-        self._db.execute(_RECORD, (json.dumps([_values(each) for each in decisions]),))
+        self.recordLines([journalLine(each) for each in decisions])
+
+    def recordLines(self, lines: Iterable[str]) -> None:
+        """
+        As L{record}, from lines of a journal.
+        """
+        self._db.execute(_RECORD, (f"[{','.join(lines)}]",))
 
     def ended(self, destinations: Iterable[str], now: float) -> None:
         """
@@ -457,14 +480,14 @@ class Index:
         rows = self._db.execute(f"SELECT id FROM message WHERE {_FINISHED}").fetchall()
         self.removeFinished([row["id"] for row in rows], now)
 
-    def reached(self, destination: str) -> None:
+    def reached(self, destinations: Iterable[str]) -> None:
         """
-        Reset the failures of a destination: one of its hosts has answered.
+        Reset the failures of destinations: a host of each has answered.
         """
         self._db.execute(
             "UPDATE lane SET failures = 0, notBefore = 0"
-            " WHERE destination = ? AND failures",
-            (destination,),
+            f" WHERE destination IN {_LISTED} AND failures",
+            (json.dumps(list(destinations)),),
         )
 
     def outage(self, destination: str) -> tuple[int, float]:
@@ -557,12 +580,13 @@ class Index:
         """
         # Their recipients are due no more, so that no lane changes.
         rows = self._db.execute(
-            f"SELECT id, key FROM message WHERE id IN {_LISTED} AND {_FINISHED}",
+            f"DELETE FROM message WHERE id IN {_LISTED} AND {_FINISHED}"
+            " RETURNING id, key",
             (json.dumps(list(messageIDs)),),
         ).fetchall()
-        if rows:
-            self._keepKeys([row["key"] for row in rows if row["key"]], now)
-            self._delete([str(row["id"]) for row in rows])
+        self._keepKeys([row["key"] for row in rows if row["key"]], now)
+        for row in rows:
+            self._files.remove(row["id"])
 
     # --- helpers --------------------------------------------------------------
 
@@ -575,13 +599,6 @@ class Index:
                 f"UPDATE submitted SET at = ? WHERE key IN {_LISTED}",
                 (now, json.dumps(keys)),
             )
-
-    def _delete(self, messageIDs: Sequence[str]) -> None:
-        self._db.execute(
-            f"DELETE FROM message WHERE id IN {_LISTED}", (json.dumps(messageIDs),)
-        )
-        for messageID in messageIDs:
-            self._files.remove(messageID)
 
     def _number(self, messageID: str) -> int | None:
         row = self._db.execute(
@@ -613,33 +630,14 @@ class Index:
 
         @param served: The end of an attempt, if there was one.
         """
-        for destination in destinations:
-            due, newest = self._db.execute(
-                "SELECT (SELECT min(due) FROM recipient"
-                " WHERE destination = :name AND due IS NOT NULL),"
-                " (SELECT max(due) FROM recipient"
-                " WHERE destination = :name AND due IS NOT NULL AND attempts = 0)",
-                {"name": destination},
-            ).fetchone()
-            if due is None:
-                self._db.execute(
-                    "DELETE FROM lane WHERE destination = ?", (destination,)
-                )
-            else:
-                self._db.execute(
-                    "INSERT INTO lane (destination, due, served, turn, newest)"
-                    " VALUES (:name, :due, :served, max(:due, :served), :newest)"
-                    " ON CONFLICT DO UPDATE SET"
-                    " due = :due, served = max(served, :served),"
-                    " turn = max(:due, :served, served, notBefore),"
-                    " newest = CASE WHEN :newest > notBefore THEN :newest END",
-                    {
-                        "name": destination,
-                        "due": due,
-                        "served": served,
-                        "newest": newest,
-                    },
-                )
+        names = json.dumps(list(destinations))
+        self._db.execute(
+            f"DELETE FROM lane WHERE destination IN {_LISTED} AND NOT EXISTS (SELECT 1"
+            " FROM recipient WHERE recipient.destination = lane.destination"
+            " AND recipient.due IS NOT NULL)",
+            (names,),
+        )
+        self._db.execute(_UPDATE_LANES, {"names": names, "served": served})
 
     def _waiting(self, which: str, queued: float, limit: int) -> list[QueuedMessage]:
         rows = self._db.execute(
@@ -679,27 +677,43 @@ class Index:
         return _queuedMessage(row, recipients, self._files.path(row["id"]))
 
 
-def _values(decision: RetryDecision) -> tuple[object, ...]:
+def journalLine(decision: RetryDecision) -> str:
+    """
+    A decision as a JSON object of the recipient's columns, in ASCII.
+    """
     recipient = decision.recipient
     result = recipient.lastResult
     assert result is not None
     isWaiting = recipient.state is RecipientState.WAITING
-    return (
-        decision.messageID,
-        recipient.recipient,
-        recipient.state,
-        recipient.attempts,
-        recipient.nextAttempt,
-        recipient.nextAttempt if isWaiting else None,
-        decision.notify is Notify.NONE,
-        result.ending.value,
-        result.status,
-        result.code,
-        result.text,
-        result.host,
-        result.retryAfter,
-        json.dumps(recipient.stored) if recipient.stored else "",
+    return json.dumps(
+        {
+            "id": decision.messageID,
+            "address": recipient.recipient,
+            "state": recipient.state,
+            "attempts": recipient.attempts,
+            "nextAttempt": recipient.nextAttempt,
+            "due": recipient.nextAttempt if isWaiting else None,
+            "told": decision.notify is Notify.NONE,
+            "ending": result.ending.value,
+            "status": result.status,
+            "code": result.code,
+            "text": result.text,
+            "host": result.host,
+            "retryAfter": result.retryAfter,
+            "stored": json.dumps(recipient.stored) if recipient.stored else "",
+        }
     )
+
+
+def isJournalLine(line: str) -> bool:
+    """
+    True if a line is whole and of this version.
+    """
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.keys() == set(_RECORDED)
 
 
 def _queuedMessage(row: Row, recipients: Sequence[Row], path: Path) -> QueuedMessage:
@@ -708,10 +722,9 @@ def _queuedMessage(row: Row, recipients: Sequence[Row], path: Path) -> QueuedMes
     """
     messageID = str(row["id"])
     found = tuple(_queuedRecipient(each, messageID) for each in recipients)
-    addresses = tuple(each.recipient for each in found)
     return QueuedMessage(
         messageID,
-        replace(_envelope(row), recipients=addresses),
+        _envelope(row, tuple(each.recipient for each in found)),
         row["size"],
         row["queued"],
         bool(row["held"]),
@@ -720,10 +733,10 @@ def _queuedMessage(row: Row, recipients: Sequence[Row], path: Path) -> QueuedMes
     )
 
 
-def _envelope(row: Row) -> Envelope:
+def _envelope(row: Row, recipients: tuple[str, ...]) -> Envelope:
     return Envelope(
         sender=row["sender"],
-        recipients=(),
+        recipients=recipients,
         eightBit=bool(row["eightBit"]),
         smtputf8=bool(row["smtputf8"]),
         requireTLS=None if row["requireTLS"] is None else bool(row["requireTLS"]),
@@ -743,7 +756,7 @@ def _queuedRecipient(row: Row, messageID: str) -> QueuedRecipient:
         row["attempts"],
         row["nextAttempt"],
         _result(row, messageID) if row["ending"] else None,
-        tuple(json.loads(row["stored"] or "[]")),
+        tuple(json.loads(row["stored"])) if row["stored"] else (),
     )
 
 

@@ -19,7 +19,13 @@ from functools import partial
 from typing import TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    execute,
+    succeed,
+)
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -37,6 +43,7 @@ from moxtls.queue.batches import DeliveryGroup, GroupLimits
 from moxtls.queue.client import QueueClient
 from moxtls.queue.deferrals import ResultLog
 from moxtls.queue.files import STALE_AFTER
+from moxtls.queue.index import journalLine
 from moxtls.queue.reportstatus import ReportStatusNotifier
 from moxtls.queue.retry import Notify, RetryDecision, bounded
 from moxtls.queue.settle import Settlement
@@ -49,6 +56,9 @@ T = TypeVar("T")
 
 #: Seconds between passes that look for due messages.
 SELECT_INTERVAL = 1.0
+#: Seconds between passes that have the index take over the results in the journal: so
+#: long may a listing of the queue be behind, and so many be lost by a power cut.
+TAKE_OVER_INTERVAL = 0.25
 #: Seconds between attempts to notify report observers.
 NOTIFY_INTERVAL = MINUTE
 #: Seconds between passes that delete the submission keys of old messages.
@@ -63,8 +73,6 @@ CANCEL_TIMEOUT = 15.0
 GRACE = HOUR
 #: Recipients deferred in one transaction, for which other operations have to wait.
 DEFER_BATCH = 2000
-#: Results recorded in one transaction, those of all attempts together.
-MAX_RECORDED = 10_000
 
 
 @implementer(IQueue)
@@ -101,8 +109,8 @@ class QueueService(Service):
         self._limits = limits
         self._active: set[DeliveryAttempt] = set()
         self._results = ResultLog(self._logResult, self._logDeferred)
-        self._recording = Batches[list[RetryDecision], None](
-            self._writeDecisions, len, MAX_RECORDED, maxRunning=1
+        self._settling = Batches[DeliveryAttempt, None](
+            self._settleAll, lambda attempt: 1, limits.maxConcurrent, maxRunning=1
         )
         self._started = 0
         self._startedAt = 0.0
@@ -112,6 +120,9 @@ class QueueService(Service):
         )
         self._intervals = {
             self._selecting: SELECT_INTERVAL,
+            CoalescedTask(
+                self._takeOver, "Taking over results from the journal"
+            ): TAKE_OVER_INTERVAL,
             CoalescedTask(
                 self._expire, "Sending delay DSNs and giving up old messages"
             ): MINUTE,
@@ -278,20 +289,49 @@ class QueueService(Service):
 
     # --- results ------------------------------------------------------------------
 
-    async def _record(
+    def _record(
         self, attempt: DeliveryAttempt, pairs: Sequence[tuple[QueuedMessage, Result]]
-    ) -> None:
+    ) -> Deferred[None]:
         """
-        Store results while the attempt goes on.
+        Preserve results while the attempt goes on.
+
+        @return: Fires once they are in the journal, or can't be stored.
         """
         decisions = self._decide(pairs)
-        stored = await self._writeUntilDone(
-            attempt, lambda: self._recording.put(decisions)
-        )
-        if stored:
-            attempt.recorded += decisions
-        else:
-            attempt.unrecorded += decisions
+        lines = [journalLine(each) for each in decisions]
+        attempt.unrecorded += decisions
+        # Called for each transaction: a coroutine only if writing fails.
+        try:
+            self._spool.journal.add(lines)
+        except Exception:
+            return Deferred.fromCoroutine(
+                self._writeUntilDone(
+                    attempt, lambda: execute(self._spool.journal.add, lines)
+                )
+            )
+        return succeed(None)
+
+    async def _takeOver(self) -> None:
+        """
+        Have the index take over the results in the journal.
+        """
+        taken = {attempt: tuple(attempt.unrecorded) for attempt in self._active}
+        decisions = [each for group in taken.values() for each in group]
+        if not decisions:
+            return
+        journal = self._spool.journal
+        journal.beginTakeover()
+        try:
+            await self._spool.run(lambda spool: spool.index.record(decisions))
+            journal.takenOver()
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("Taking over results from the journal failed")
+            await deferLater(self._clock, WRITE_RETRY)
+            return
+        for attempt, group in taken.items():
+            attempt.markRecorded(len(group))
 
     def _decide(
         self, pairs: Iterable[tuple[QueuedMessage, Result]]
@@ -305,53 +345,62 @@ class QueueService(Service):
             )
         return decisions
 
-    def _writeDecisions(
-        self, groups: list[list[RetryDecision]]
-    ) -> Deferred[Sequence[Exception | None]]:
-        decisions = [decision for group in groups for decision in group]
-        written: list[Exception | None] = [None] * len(groups)
-        writing = self._spool.run(lambda spool: spool.index.record(decisions))
-        return writing.addCallback(lambda _: written)
-
     async def _settle(self, attempt: DeliveryAttempt) -> None:
         """
         Carry out the decisions after an attempt: states, DSNs, removal.
         """
-
-        def write() -> Deferred[None]:
-            busy, now = self._busy(), self._clock.seconds()
-            return self._spool.run(
-                lambda spool: self._settlement.attempted(
-                    spool, attempt.recorded, attempt.unrecorded, busy, now
-                )
-            )
-
         decisions = attempt.recorded + attempt.unrecorded
         if decisions:
-            await self._writeUntilDone(attempt, write)
+            await self._writeUntilDone(attempt, lambda: self._settling.put(attempt))
         if any(each.notify is Notify.OBSERVERS for each in decisions):
             self._notifying.schedule()
 
+    def _settleAll(
+        self, attempts: list[DeliveryAttempt]
+    ) -> Deferred[Sequence[Exception | None]]:
+        return Deferred.fromCoroutine(self._settleTogether(attempts))
+
+    async def _settleTogether(
+        self, attempts: list[DeliveryAttempt]
+    ) -> Sequence[Exception | None]:
+        """
+        Carry out the decisions after some attempts, with the same few statements; after
+        each by itself if that fails.
+        """
+        busy, now = self._busy(), self._clock.seconds()
+        recorded = [each for attempt in attempts for each in attempt.recorded]
+        unrecorded = [each for attempt in attempts for each in attempt.unrecorded]
+        try:
+            await self._spool.run(
+                lambda spool: self._settlement.attempted(
+                    spool, recorded, unrecorded, busy, now
+                )
+            )
+        except Exception as error:
+            if len(attempts) == 1:
+                return [error]
+            outcomes = [await self._settleTogether([each]) for each in attempts]
+            return [error for (error,) in outcomes]
+        return [None] * len(attempts)
+
     async def _writeUntilDone(
         self, attempt: DeliveryAttempt, write: Callable[[], Deferred[None]]
-    ) -> bool:
+    ) -> None:
         """
-        Write results, again and again until the disk has room: without them, messages
-        would be delivered twice.
-
-        @return: False if the service stopped before they could be written.
+        Write results, again and again until the disk has room or the service stops:
+        without them, messages would be delivered twice.
         """
         while True:
             try:
                 await write()
-                return True
+                return
             except Exception:
                 self.log.failure(
                     "Writing results of the delivery attempt for {to!r} failed",
                     to=attempt.destination,
                 )
             if not self._isRunning:
-                return False
+                return
             with suppress(CancelledError):
                 pause: Deferred[None] = deferLater(self._clock, WRITE_RETRY)
                 await attempt.cancellable(pause, pause.cancel)

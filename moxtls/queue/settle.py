@@ -65,17 +65,16 @@ class Settlement:
         now: float,
     ) -> None:
         """
-        Operation: carry out the decisions of an attempt.
+        Operation: carry out the decisions of attempts.
 
-        @param recorded: Those that were recorded while it went on.
+        @param recorded: Those that were recorded while they went on.
         """
         if unrecorded:
             spool.index.record(unrecorded)
         decisions = [*recorded, *unrecorded]
-        for destination in {
-            each.recipient.destination for each in decisions if _isResponse(each)
-        }:
-            spool.index.reached(destination)
+        responses = [each for each in decisions if _isResponse(each)]
+        if responses:
+            spool.index.reached({each.recipient.destination for each in responses})
         self._ended(spool, decisions, busy, now)
 
     def backOff(

@@ -15,17 +15,19 @@ import os
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
 
 from moxtls.dates import DAY
 from moxtls.queue.files import MessageFiles
-from moxtls.queue.index import Index, checkVersion
+from moxtls.queue.index import Index, checkVersion, isJournalLine
+from moxtls.queue.journal import ResultJournal, isJournal
 from moxtls.queue.types import Envelope, accepted, acceptedBody
 from moxtls.sqlitefile import makePrivate, readOnly
 from moxtls.threads import FunctionJob, IJobQueue, InlineQueue, ThreadQueue
@@ -66,7 +68,11 @@ class Spool:
 
     @ivar index: The database of messages and recipients.
     @ivar files: The contents of the messages.
+    @ivar journal: Results that the index doesn't have yet, in the process that delivers
+        from the spool; C{None} in others.  Unlike the rest, for the reactor's thread.
     """
+
+    log = Logger()
 
     def __init__(self, root: Path) -> None:
         """
@@ -74,6 +80,7 @@ class Spool:
         """
         self._root = root
         self._lock: int | None = None
+        self.journal: ResultJournal | None = None
         try:
             self.files = MessageFiles(root / "messages")
             self._db = _connect(root / INDEX)
@@ -98,9 +105,27 @@ class Spool:
             reason = "another process delivers from it"
             raise SpoolUnusable(self._root, reason) from error
         self._lock = lock
+        self.journal = ResultJournal(self._root, wait=True)
+        self._takeOver(self.journal)
+
+    def recover(self) -> None:
+        """
+        Record the results that a killed process left in the journal, unless a process
+        delivers from the spool.
+        """
+        # Files of another user would prevent the owner from opening them.
+        if isJournal(self._root):
+            with (
+                suppress(BlockingIOError),
+                closing(ResultJournal(self._root, wait=False)) as journal,
+            ):
+                self._takeOver(journal)
 
     def close(self) -> None:
         self._db.close()
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -176,6 +201,21 @@ class Spool:
         Operation: delete keys past their lifetime.
         """
         self.index.forgetKeys(now - KEY_LIFETIME, KEYS_BATCH)
+
+    def _takeOver(self, journal: ResultJournal) -> None:
+        lines = journal.lines()
+        whole = [line for line in lines if isJournalLine(line)]
+        if len(whole) < len(lines):
+            self.log.error(
+                "Spool {root}: {number} unreadable lines of the journal are ignored",
+                root=str(self._root),
+                number=len(lines) - len(whole),
+            )
+        if whole:
+            (failure,) = self.perform([lambda spool: spool.index.recordLines(whole)])
+            if failure is not None:
+                raise failure
+        journal.clear()
 
     def _perform(self, operation: Operation) -> Exception | None:
         mark = self.files.savepoint()
@@ -281,6 +321,7 @@ class SpoolExecutor(ABC):
     def __init__(self, root: Path) -> None:
         self._root = root
         self._queues: tuple[IJobQueue, IJobQueue] | None = None
+        self._journal: ResultJournal | None = None
 
     def open(self, delivering: bool = False) -> None:
         """
@@ -294,6 +335,18 @@ class SpoolExecutor(ABC):
         except BaseException:
             spool.close()
             raise
+        self._journal = spool.journal
+
+    @property
+    def journal(self) -> ResultJournal:
+        """
+        The journal of the process that delivers from the spool.
+
+        @raise SpoolClosed: This one doesn't, or not now.
+        """
+        if self._journal is None or self._queues is None:
+            raise SpoolClosed()
+        return self._journal
 
     def run(self, operation: Callable[[Spool], T]) -> Deferred[T]:
         """
@@ -388,12 +441,16 @@ class ThreadedSpoolExecutor(SpoolExecutor):
 
 def _opened(root: Path, delivering: bool) -> Spool:
     spool = Spool(root)
-    if delivering:
-        try:
+    try:
+        if delivering:
             spool.claim()
-        except BaseException:
-            spool.close()
-            raise
+        else:
+            spool.recover()
+    except BaseException as error:
+        spool.close()
+        if isinstance(error, OSError | sqlite3.Error):
+            raise SpoolUnusable(root, str(error)) from error
+        raise
     return spool
 
 

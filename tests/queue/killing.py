@@ -76,7 +76,7 @@ def dieAt(step: int) -> None:
 
         setattr(os, name, stepped)
 
-    for name in ("open", "fsync", "rename", "unlink"):
+    for name in ("open", "write", "ftruncate", "fsync", "rename", "unlink"):
         ticking(name)
     traceSQL(statement).__enter__()
 

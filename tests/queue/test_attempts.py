@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from moxtls.interfaces import IResultRecorder
 from moxtls.queue.attempts import DeliveryAttempt, ResultRecorder
@@ -57,10 +57,11 @@ class ResultRecorderTests(recorders.ResultRecorderMixin):
         self.queueRecorder = ResultRecorder(self.attempt, self.write)
         return self.queueRecorder
 
-    async def write(self, pairs: list[tuple[QueuedMessage, Result]]) -> None:
-        if self.disk is not None:
-            await self.disk
-        self.written += [result for _, result in pairs]
+    def write(self, pairs: list[tuple[QueuedMessage, Result]]) -> Deferred[None]:
+        def written(value: None) -> None:
+            self.written += [result for _, result in pairs]
+
+        return (self.disk or succeed(None)).addCallback(written)
 
     def recorded(self) -> list[Result]:
         return self.written

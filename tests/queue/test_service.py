@@ -488,12 +488,13 @@ class RecordingTests(ServiceCase):
 
     def test_whileUnderWay(self) -> None:
         """
-        A result that is recorded is seen at once, whatever becomes of the
-        others.
+        A recorded result is listed within a quarter of a second, whatever the results
+        of the others.
         """
         first, second, third = delivered(self.batch)
         self.successResultOf(self.record(third))
         self.successResultOf(self.record(first))
+        self.clock.advance(0.25)
         self.assertEqual(
             [[each.state for each in message.recipients] for message in self.queued()],
             [
@@ -562,7 +563,7 @@ class RecordingTests(ServiceCase):
         """
         A courier waits for a result that can't be written until it is.
         """
-        with patch.object(Spool, "perform", side_effect=OSError(28, "full")):
+        with patch("moxtls.queue.journal.os.write", side_effect=OSError(28, "full")):
             recorded = self.record(*delivered(self.batch))
             self.clock.pump([1] * 5)
         self.assertTrue(self.flushLoggedErrors(OSError))
@@ -571,6 +572,115 @@ class RecordingTests(ServiceCase):
         self.successResultOf(recorded)
         self.courier.finish(delivered)
         self.assertEqual(self.queued(), ())
+
+    def test_indexFails(self) -> None:
+        """
+        Results that the index can't take over stay in the journal, also those that are
+        added meanwhile, and are taken over later: a message logs one failure in ten
+        seconds.
+        """
+        first, second, third = delivered(self.batch)
+        self.successResultOf(self.record(first))
+        with patch.object(Spool, "perform", side_effect=OSError(28, "full")):
+            self.clock.pump([0.25] * 8)
+            self.successResultOf(self.record(third))
+            self.clock.pump([0.25] * 8)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual(len(self.journal()), 2)
+        self.clock.pump([0.25] * 40)
+        self.assertEqual(self.states(), ["delivered", "waiting", "delivered"])
+        # The second of two takeovers has emptied the first file.
+        self.successResultOf(self.record(second))
+        self.clock.pump([0.25] * 2)
+        self.assertEqual(self.states(), ["delivered"] * 3)
+        self.assertEqual(self.journal(), [])
+
+    def test_journalIsEmptied(self) -> None:
+        """
+        The journal doesn't grow with the number of results.
+        """
+        for result in delivered(self.batch):
+            self.successResultOf(self.record(result))
+            self.assertEqual(len(self.journal()), 1)
+            self.clock.advance(0.25)
+            self.assertEqual(self.journal(), [])
+
+    def test_listedAfterDeath(self) -> None:
+        """
+        After the death of the process, a command lists what was recorded; while another
+        one delivers, it leaves the journal alone.
+        """
+        self.successResultOf(self.record(delivered(self.batch)[0]))
+        command = InlineSpoolExecutor(self.root)
+        command.open()
+        self.successResultOf(command.close())
+        self.assertEqual(len(self.journal()), 1)
+        # As it is when a process has died: nothing else is written.
+        self.successResultOf(self.service._spool.close())
+        command.open()
+        found = self.successResultOf(command.read(lambda spool: spool.index.messages()))
+        self.successResultOf(command.close())
+        self.assertEqual(
+            [each.state.value for message in found for each in message.recipients],
+            ["delivered", "waiting", "waiting"],
+        )
+        self.assertEqual(self.journal(), [])
+        self.successResultOf(self.service.stopService())
+        self.flushLoggedErrors(SpoolClosed)
+
+    def test_damagedJournal(self) -> None:
+        """
+        A line of the journal that was cut off, or isn't one, is ignored with an error,
+        and the others are recorded.
+        """
+        self.successResultOf(self.record(*delivered(self.batch)[:2]))
+        self.successResultOf(self.service._spool.close())
+        self.successResultOf(self.service.stopService())
+        self.flushLoggedErrors(SpoolClosed)
+        path = self.root / "results.0"
+        whole = path.read_bytes()
+        path.write_bytes(b'{"id": "id1"}\n\0\xff\n[1]\n' + whole + whole[:40])
+        with capturedLogs() as logs:
+            self.service = self.started()
+        self.assertIn(
+            f"Spool {self.root}: 4 unreadable lines of the journal are ignored",
+            [formatEvent(event) for event in logs],
+        )
+        self.assertEqual(
+            [each.recipients for each in self.courier.batches[-1].messages],
+            [("c@there.example",)],
+        )
+
+    def test_oldJournal(self) -> None:
+        """
+        A result in the journal that the index already has changes nothing.
+        """
+        self.successResultOf(self.record(*deferred(self.batch)))
+        lines = (self.root / "results.0").read_bytes()
+        self.courier.finish(deferred)
+        self.clock.advance(450)
+        self.courier.finish(deferred)
+        before = self.queued()
+        self.assertEqual(before[0].recipients[0].attempts, 2)
+        self.successResultOf(self.service.stopService())
+        (self.root / "results.0").write_bytes(lines)
+        self.service = self.started()
+        self.assertEqual(self.queued(), before)
+
+    def journal(self) -> list[str]:
+        """
+        The lines of the journal.
+        """
+        return [
+            line
+            for name in ("results.0", "results.1")
+            for line in (self.root / name).read_text().splitlines()
+        ]
+
+    def states(self) -> list[str]:
+        return [
+            each.state.value for message in self.queued() for each in message.recipients
+        ]
 
 
 class UnreachableTests(ServiceCase):

@@ -106,16 +106,17 @@ class DeliveryKilledTests(SynchronousTestCase):
 
     def listed(self, root: Path) -> set[str]:
         """
-        Senders of the messages that the queue lists as undelivered.
+        Senders of the messages that a command lists as waiting.
         """
-        spool = Spool(root)
-        found = {
+        spool = InlineSpoolExecutor(root)
+        spool.open()
+        listing = spool.read(lambda spool: spool.index.messages())
+        spool.close()
+        return {
             each.envelope.sender
-            for each in spool.index.messages()
+            for each in self.successResultOf(listing)
             if each.recipients[0].state is RecipientState.WAITING
         }
-        spool.close()
-        return found
 
     def test_killed(self) -> None:
         """
