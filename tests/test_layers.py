@@ -95,6 +95,7 @@ PURE = {
     "smtp/dotstuffing.py",
     "smtp/logins.py",
     "smtp/passwords.py",
+    "smtp/rates.py",
     "smtp/sasl.py",
     "smtp/server/conversation.py",
     "smtp/server/data.py",
@@ -196,7 +197,6 @@ LOOPS = {
         "Folder and account names have one definition, in mailbox/names; LMTP "
         "addresses have theirs in config."
     ),
-    ("smtp", "smtp/server"): "Login limits use the token bucket of server/limits.",
 }
 
 #: Policies and reports must not depend on how mail is moved or kept.

@@ -53,7 +53,7 @@ from moxtls.interfaces import IResolver
 from moxtls.message.addresses import authorDomains
 from moxtls.message.header import Header, splitHeader, splitMessage
 from moxtls.message.trace import ClientInfo
-from moxtls.smtp.server.limits import networkOf
+from moxtls.smtp.rates import networkOf
 from moxtls.tasks import resolve
 
 #: Seconds to wait at the end of a message for lookups still in progress, which are

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from moxtls.smtp.logins import LoginAttempt, LoginLimit, LoginLimits
+from moxtls.smtp.rates import ClientNetwork, LogLimiter
 from moxtls.smtp.sasl import (
     Authenticated,
     CredentialsChecker,
@@ -24,7 +25,6 @@ from moxtls.smtp.sasl import (
     SASLStep,
     ServerExchange,
 )
-from moxtls.smtp.server.limits import ClientNetwork, LogLimiter
 from moxtls.tasks import FairSemaphore, TooManyWaiting
 
 #: Simultaneous password checks: each takes 20 MB and a processor.

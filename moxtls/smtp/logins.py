@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from moxtls.smtp.server.limits import NETWORK_SHARE, ClientNetwork, TokenBucket
+from moxtls.smtp.rates import NETWORK_SHARE, ClientNetwork, TokenBucket
 
 #: Failures at once from one address; a network may have four times as many.
 MAX_FAILURES = 10

@@ -18,6 +18,7 @@ from moxtls.smtp.authenticator import (
 )
 from moxtls.smtp.logins import MAX_DELAY, MAX_FAILURES
 from moxtls.smtp.passwords import StoredPassword
+from moxtls.smtp.rates import networkOf
 from moxtls.smtp.sasl import (
     Authenticated,
     CredentialsChecker,
@@ -25,7 +26,6 @@ from moxtls.smtp.sasl import (
     Rejected,
     SASLStep,
 )
-from moxtls.smtp.server.limits import networkOf
 
 ACCOUNTS = CredentialsChecker(
     {"anna": StoredPassword.make("pencil", bytes(32))}, b"secret"

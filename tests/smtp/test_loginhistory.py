@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.loginhistory import MAX_FILE, LoginHistory
 from moxtls.smtp.logins import MAX_ACCOUNT_FAILURES, LoginLimits
-from moxtls.smtp.server.limits import networkOf
+from moxtls.smtp.rates import networkOf
 
 NOW = 1000.0
 

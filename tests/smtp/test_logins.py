@@ -16,7 +16,7 @@ from moxtls.smtp.logins import (
     LoginLimit,
     LoginLimits,
 )
-from moxtls.smtp.server.limits import NETWORK_SHARE, ClientNetwork, networkOf
+from moxtls.smtp.rates import NETWORK_SHARE, ClientNetwork, networkOf
 
 NOW = 1000.0
 HOUR = 3600.0

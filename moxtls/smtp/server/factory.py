@@ -20,8 +20,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.smtp.authenticator import Authenticator
+from moxtls.smtp.rates import ClientNetwork, LogLimiter, RateLimiter, networkOf
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
-from moxtls.smtp.server.limits import ClientNetwork, LogLimiter, RateLimiter, networkOf
 from moxtls.smtp.server.protocol import IServerFactory, ServerSession
 from moxtls.smtp.server.syntax import encodeReply
 from moxtls.smtp.server.transport import ServerTransport

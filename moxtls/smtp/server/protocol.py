@@ -29,6 +29,7 @@ from zope.interface import Attribute, Interface
 
 from moxtls.message.trace import ClientInfo
 from moxtls.smtp.authenticator import Authenticator
+from moxtls.smtp.rates import ClientNetwork
 from moxtls.smtp.sasl import (
     Authenticated,
     Challenge,
@@ -50,7 +51,6 @@ from moxtls.smtp.server.events import (
     StartTLS,
 )
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
-from moxtls.smtp.server.limits import ClientNetwork
 from moxtls.smtp.types import Reply
 
 #: Octets of input after an unanswered command at which reading pauses.

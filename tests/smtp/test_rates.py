@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.smtp.server.limits}.
+Tests for L{moxtls.smtp.rates}.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.smtp.server.limits import (
+from moxtls.smtp.rates import (
     MINUTE,
     NETWORK_SHARE,
     ClientNetwork,
