@@ -163,9 +163,8 @@ ORDER = (
     "reportfiles",
     "authentication",
     "authentication/dkim/offload",
-    "mailbox/names",
-    "config",
     "mailbox",
+    "config",
     "ledger",
     "reception/recipients",
     "delivery",
@@ -193,10 +192,6 @@ LOOPS = {
         "its DMARC evaluation."
     ),
     ("cli", "lab"): "The lab prints tables with cli/output; cli/lab starts it.",
-    ("config", "mailbox"): (
-        "Folder and account names have one definition, in mailbox/names; LMTP "
-        "addresses have theirs in config."
-    ),
 }
 
 #: Policies and reports must not depend on how mail is moved or kept.

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from moxtls.app.build import FAMILIES, Components, jitter, newID
 from moxtls.authentication.dkim.offload import TIMEOUT, SignatureVerifier
-from moxtls.config import Config, RelayTLS
+from moxtls.config import Config, RelayTLS, lmtpAddress
 from moxtls.delivery.attempt import DirectCourier
 from moxtls.delivery.local import LocalCourier
 from moxtls.delivery.relay import Relay, SmarthostCourier, parseRelayHost
@@ -178,9 +178,11 @@ class MailboxStores:
         )
         self._remote: LMTPStore | None = None
         if config.lmtp is not None:
+            address = lmtpAddress(config.lmtp.address)
+            assert address is not None, "the configuration is checked"
             self._remote = LMTPStore(
                 base.reactor,
-                lmtpEndpoint(base.reactor, config.lmtp.address),
+                lmtpEndpoint(base.reactor, address),
                 config.hostname,
                 config.lmtp.separator,
             )

@@ -23,7 +23,6 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from zope.interface import implementer
 
-from moxtls.config import lmtpAddress
 from moxtls.domain import Address, Domain
 from moxtls.interfaces import IMailbox
 from moxtls.mailbox.names import (
@@ -74,16 +73,17 @@ _TIMEOUTS = Timeouts(
 _PATH = re.compile(rb"Return-Path: <([^\r\n<>]*)>\r\n")
 
 
-def lmtpEndpoint(reactor: IReactorTime, address: str) -> IStreamClientEndpoint:
+def lmtpEndpoint(
+    reactor: IReactorTime, address: tuple[str, int] | str
+) -> IStreamClientEndpoint:
     """
-    An endpoint for the address of an LMTP server.
+    An endpoint for an LMTP server.
 
-    @param address: As in the configuration.
+    @param address: Its IP address and port, or the path of a Unix socket.
     """
-    target = lmtpAddress(address)
-    if isinstance(target, tuple):
-        return addressEndpoint(reactor, *target)
-    return UNIXClientEndpoint(reactor, target, timeout=CONNECT_TIMEOUT)
+    if isinstance(address, tuple):
+        return addressEndpoint(reactor, *address)
+    return UNIXClientEndpoint(reactor, address, timeout=CONNECT_TIMEOUT)
 
 
 class LMTPFailed(MailboxUnavailable):

@@ -332,9 +332,10 @@ class EndpointTests(SynchronousTestCase):
         """
         IP addresses of both versions, and sockets in the file system.
         """
-        for address, kind in [
-            ("127.0.0.1:24", TCP4ClientEndpoint),
-            ("[::1]:24", TCP6ClientEndpoint),
+        kinds: list[tuple[tuple[str, int] | str, type]] = [
+            (("127.0.0.1", 24), TCP4ClientEndpoint),
+            (("::1", 24), TCP6ClientEndpoint),
             ("/run/lmtp", UNIXClientEndpoint),
-        ]:
+        ]
+        for address, kind in kinds:
             self.assertIsInstance(lmtpEndpoint(Clock(), address), kind)
