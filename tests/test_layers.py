@@ -162,7 +162,6 @@ ORDER = (
     "dmarc",
     "reportfiles",
     "authentication",
-    "authentication/dkim/offload",
     "mailbox",
     "config",
     "ledger",
@@ -181,8 +180,7 @@ ORDER = (
 #: The pairs of folders that import each other, and why. No two modules do.
 LOOPS = {
     ("authentication", "authentication/dkim"): (
-        "Both use the values in authentication/results; dkim/offload implements "
-        "a type that authentication/check declares."
+        "Both use the values in authentication/results."
     ),
     ("authentication", "authentication/spf"): (
         "Both use the values in authentication/results."

@@ -11,7 +11,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from moxtls.app.build import FAMILIES, Components, jitter, newID
-from moxtls.authentication.dkim.offload import TIMEOUT, SignatureVerifier
+from moxtls.authentication.offload import TIMEOUT, SignatureVerifier
 from moxtls.config import Config, RelayTLS, lmtpAddress
 from moxtls.delivery.attempt import DirectCourier
 from moxtls.delivery.local import LocalCourier

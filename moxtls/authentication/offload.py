@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.authentication.dkim.test_offload -*-
+# -*- test-case-name: tests.authentication.test_offload -*-
 """
 Verifies DKIM signatures in a worker process.  In a thread, the reactor and
 verification would compete for the interpreter lock.
