@@ -1,6 +1,6 @@
 """
-A network in memory: servers at addresses, and endpoints that connect to them,
-over real OpenSSL where they speak TLS.  Nothing moves unless a test says so.
+A network in memory: servers at addresses, and endpoints that connect to them, with
+real OpenSSL for TLS. Data moves only when a test flushes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Build = Callable[[IPv4Address | IPv6Address], IProtocol | None]
 
 def address(ip: str, port: int) -> IPv4Address | IPv6Address:
     """
-    In Twisted's words.
+    The IAddress of an IP address.
     """
     kind = IPv6Address if ipaddress.ip_address(ip).version == 6 else IPv4Address
     return kind("TCP", ip, port)
@@ -249,5 +249,5 @@ class _Slot:
 
     def abort(self) -> None:
         """
-        Nothing was kept yet.
+        Discard the message.
         """

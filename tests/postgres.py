@@ -117,7 +117,7 @@ def serverURL() -> str:
 
 def emptyDatabase() -> str:
     """
-    The URL of a new database with nothing in it.
+    The URL of a new, empty database.
 
     @raise SkipTest: There is no PostgreSQL on this machine.
     """

@@ -84,7 +84,7 @@ def startPython(
 
 class ServerCase(TestCase):
     """
-    Servers whose DNS server is C{self.dns}, which says that it validates.
+    Servers that use the DNS server C{self.dns}, which claims to validate.
     """
 
     timeout = MAX_WAIT
@@ -161,7 +161,7 @@ class ServerCase(TestCase):
 
     async def until(self, condition: Callable[[], Deferred[bool]]) -> None:
         """
-        Wait for something that takes moments.
+        Poll a condition that becomes true within moments.
         """
         while not await condition():
             await deferLater(reactor, 0.02)

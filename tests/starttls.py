@@ -1,6 +1,6 @@
 """
-Connections in memory whose TLS is real: OpenSSL at both ends, no sockets, and
-nothing happens unless a test says so.
+Connections in memory with real TLS: OpenSSL at both ends, no sockets. Data moves only
+when a test flushes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Presenting:
 @implementer(ITransport, IConsumer)
 class End:
     """
-    One end of a L{Link}, as the protocol there sees it.
+    One end of a L{Link}: the transport of its protocol.
     """
 
     disconnecting = False
@@ -219,7 +219,7 @@ class Link:
 
     def hangUp(self) -> None:
         """
-        The server goes away.
+        Close the server's end.
         """
         self.cut(ConnectionDone(), ConnectionDone(), self.server)
 
@@ -246,7 +246,7 @@ class Reaching:
 @implementer(IStreamClientEndpoint)
 class Failing:
     """
-    An endpoint that connects to nothing.
+    An endpoint that fails to connect.
     """
 
     def __init__(self, answer: Callable[[], Deferred[IProtocol]]) -> None:

@@ -144,8 +144,8 @@ class ReportTests(SynchronousTestCase):
 
     def test_damaged(self) -> None:
         """
-        A report that is cut off, or has lost a bit on the way, is read or
-        refused in one line.
+        A report that is truncated, or has a flipped bit, is read or refused in one
+        line.
         """
         for name, data in self.reports():
             for at in range(0, len(data), 41):

@@ -35,7 +35,7 @@ class DatesTests(SynchronousTestCase):
 
     def test_midnight(self) -> None:
         """
-        It is a whole number of seconds.
+        Midnight is a whole number of seconds.
         """
         self.assertEqual(midnight(TUESDAY), MIDNIGHT)
 
@@ -58,7 +58,7 @@ class DatesTests(SynchronousTestCase):
     @given(days)
     def test_daysAbut(self, day: date) -> None:
         """
-        Each second belongs to one day.
+        Each second belongs to exactly one day.
         """
         span = spanOfDay(day)
         self.assertEqual(span.end - span.start, DAY)

@@ -172,7 +172,7 @@ class AddressLiteralTests(SynchronousTestCase):
 
     def test_invalid(self) -> None:
         """
-        A prefix belongs to IPv6 addresses, and brackets to all.
+        The prefix is for IPv6 addresses only, and brackets are required.
         """
         for text in (
             "[2001:db8::1]",
@@ -202,8 +202,8 @@ class AddressTests(SynchronousTestCase):
 
     def test_addresses(self) -> None:
         """
-        The case of the local part is kept (RFC 5321 2.4); quotes are there if
-        they have to be (RFC 5321 4.1.2).
+        The case of the local part is kept (RFC 5321 2.4); it is quoted if necessary
+        (RFC 5321 4.1.2).
         """
         for text, local, written in (
             ("Some.One@Example.com", "Some.One", "Some.One@example.com"),

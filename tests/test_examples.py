@@ -32,7 +32,7 @@ FORGER, AUTHORIZED = "127.0.0.1", "127.0.0.2"
 
 class ExampleCase(ServerCase):
     """
-    Programs in processes of their own, which ask C{self.dns}.
+    Programs in processes of their own, which use the DNS server C{self.dns}.
     """
 
     def setUp(self) -> None:

@@ -204,7 +204,7 @@ class HTTPSTests(TestCase):
 
     async def fails(self, kind: HTTPSErrorKind, **more: int) -> HTTPSFailure:
         """
-        That it fails, and how.
+        The failure of a request.
         """
         found = await self.get(limit=more.get("limit", 1000))
         assert isinstance(found, HTTPSFailure), found
@@ -213,8 +213,7 @@ class HTTPSTests(TestCase):
 
     async def test_get(self) -> None:
         """
-        One request goes out, for the host as it was named; the answer comes
-        back with its body.
+        One request is sent, for the host as given; the response comes with its body.
         """
         servers = self.serve(saying(ok(b"hello", "Content-Type: text/plain")))
         found = await self.get(f"https://{HOST}/path?query#fragment")
@@ -319,8 +318,8 @@ class HTTPSTests(TestCase):
 
     async def test_tooLarge(self) -> None:
         """
-        RFC 8461 3.3: a body has a limit, whether or not its length is said
-        beforehand; the limit itself is within it.
+        RFC 8461 3.3: the size of a body is limited, whether or not its length is
+        announced; the limit itself is allowed.
         """
         self.serve(saying(ok(b"x" * 1000)))
         self.assertIsInstance(await self.get(), Response)
@@ -405,7 +404,7 @@ class HTTPSTests(TestCase):
 
     async def test_nextAddress(self) -> None:
         """
-        The next address is tried if one takes no connections.
+        The next address is tried if one refuses connections.
         """
         self.dns.put(HOST, RRType.A, "127.0.0.2", "127.0.0.1")
         self.serve(saying(ok(b"")))
@@ -516,7 +515,7 @@ class ConnectionFailureTests(SynchronousTestCase):
 
     def test_hangingLookup(self) -> None:
         """
-        Giving up while the DNS is asked gives up on that.
+        Cancellation cancels the DNS lookup.
         """
         dns = MemoryResolver()
         dns.hang(HOST, RRType.A)

@@ -363,7 +363,7 @@ class LayerTests(SynchronousTestCase):
 
     def test_units(self) -> None:
         """
-        Every unit of L{ORDER} is there.
+        Every unit of L{ORDER} exists.
         """
         self.assertEqual(set(ORDER), {unitOf(name) for name in self.modules} - {"."})
 

@@ -61,8 +61,8 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_commands(self) -> None:
         """
-        Every command in it is there, with the verbs and options it names, and
-        it names all of them.
+        All commands are in the README, and those in it exist, with their verbs and
+        options.
         """
         section = re.search(r"^Commands\n-+\n\n::\n\n(.*?)^\S", self.text, re.M | re.S)
         assert section is not None
@@ -90,7 +90,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_documents(self) -> None:
         """
-        Every document it names is there.
+        Every document named in the README exists.
         """
         named = set(re.findall(r"docs/[a-z]+\.[a-z]+", self.text))
         self.assertIn("docs/performance.rst", named)

@@ -60,8 +60,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_forms(self) -> None:
         """
-        XML, gzip, zip, and messages with any of them under any type
-        (RFC 9990 3.5, RFC 7489 7.2.1.1) say the same.
+        XML, gzip, zip, and messages with any of them under any type (RFC 9990 3.5,
+        RFC 7489 7.2.1.1) are read alike.
         """
         plain = readReport(XML)
         self.assertIsInstance(plain, ReceivedAggregateReport)
@@ -114,8 +114,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_methods(self) -> None:
         """
-        Nothing is unpacked by methods of zip that would have all of it in
-        memory, or a dictionary of any size, before there is a limit.
+        Zip methods that would decompress everything in memory, or with a dictionary
+        of any size, are refused.
         """
         for method in (ZIP_BZIP2, ZIP_LZMA):
             data = zippedBy(method, report__xml=XML)

@@ -83,7 +83,7 @@ class ParseTagListTests(SynchronousTestCase):
     @given(st.binary(max_size=60))
     def test_anything(self, text: bytes) -> None:
         """
-        Nothing is too strange to be read.
+        Any text is parsed without an exception.
         """
         tags = parseTagList(text)
         self.assertFalse(any(";" in each for each in tags.values.values()))
@@ -121,7 +121,7 @@ class DecodeBase64Tests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        Anything else is refused: nothing is skipped.
+        Characters outside base64 are refused, not skipped.
         """
         for text in ("a", "YQ=a", "YQ=====", "Y-Q=", "YQ\n", "é", "Y\N{DIGIT ONE}é"):
             self.assertRaises(ValueError, decodeBase64, text)

@@ -61,8 +61,8 @@ class MakeServiceTests(TapCase):
 
     def test_good(self) -> None:
         """
-        There is a server; its port is not yet taken, and nothing is open that
-        a daemon would not inherit.
+        A server is made; its port is not yet bound, and no file is open that a daemon
+        would not inherit.
         """
         threads = threading.active_count()
         self.assertIsInstance(makeService(self.options()), Server)
@@ -79,7 +79,7 @@ class MakeServiceTests(TapCase):
 
     def test_configuration(self) -> None:
         """
-        A configuration that is wrong, or isn't there.
+        An invalid or missing configuration.
         """
         self.file.write_text('Hostnme = "x"')
         self.assertHindered('Hostnme = "x": unknown key; Hostname is probably .*')
@@ -229,7 +229,7 @@ class ProcessTests(TapCase):
 
     def test_daemon(self) -> None:
         """
-        A daemon takes mail, and on SIGTERM ends with nothing left.
+        A daemon accepts mail, and ends cleanly on SIGTERM.
         """
         process = self.begin()
         out, err = process.communicate(timeout=MAX_WAIT)
@@ -259,8 +259,8 @@ class ProcessTests(TapCase):
 
     def test_killed(self) -> None:
         """
-        A server that is killed while mail comes in loses nothing that it had
-        answered with 250.
+        A server killed while mail comes in loses nothing that it had answered with
+        250.
         """
         process = self.begin("--nodaemon")
         self.connect().quit()
@@ -288,8 +288,7 @@ class ProcessTests(TapCase):
 
     def submit(self, name: str, acknowledged: list[str]) -> None:
         """
-        Submit messages until the server is gone, and write down those that
-        it has taken.
+        Submit messages until the server is gone, and record the accepted ones.
         """
         number = 0
         try:

@@ -51,7 +51,7 @@ class TaskGroupTests(SynchronousTestCase):
 
     def test_finished(self) -> None:
         """
-        It has finished when the last one has, however it ended.
+        The group has finished when its last task has, whatever the results.
         """
         first, second = self.begin(), self.begin()
         waiting = Deferred.fromCoroutine(self.group.finished())

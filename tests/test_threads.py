@@ -17,7 +17,7 @@ from tests.ledger.threads import Inbox
 
 class Closed(Exception):
     """
-    The queue takes no jobs.
+    The queue is stopped.
     """
 
 
@@ -89,7 +89,7 @@ class ThreadQueueTests(SynchronousTestCase):
 
     def test_answers(self) -> None:
         """
-        Each caller gets its own answer, in the reactor's thread.
+        Each caller gets its own result, in the reactor's thread.
         """
         deferreds = [submit(self.queue, item) for item in "abc"]
         self.assertEqual([self.inbox.waitFor(each) for each in deferreds], [*"ABC"])
@@ -106,7 +106,7 @@ class ThreadQueueTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        Beyond the limit nothing is accepted: it fails at once, and says why.
+        Beyond the limit operations fail at once, with a reason.
         """
         self.occupy()
         accepted = [submit(self.queue, item) for item in "abcde"]
@@ -174,7 +174,7 @@ class InlineQueueTests(SynchronousTestCase):
 
     def test_atOnce(self) -> None:
         """
-        The answer, or the error, is there when the call returns.
+        The result, or the error, is there when the call returns.
         """
         queue = InlineQueue(Performer(), "test", Closed)
         self.assertEqual(self.successResultOf(submit(queue, "a")), "A")
@@ -182,7 +182,7 @@ class InlineQueueTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        Once stopped, it accepts nothing.
+        Once stopped, it accepts no operations.
         """
         queue = InlineQueue(Performer(), "test", Closed)
         self.successResultOf(queue.stop())

@@ -69,7 +69,7 @@ class DelayedCallCorrectionTests(TestCase):
 
     async def test_noticed(self) -> None:
         """
-        That the date was set back is noticed; setting it forward is no such thing.
+        Setting the clock back is detected; setting it forward isn't.
         """
         clock, woken = Clock(), Deferred[None]()
         correction = DelayedCallCorrection(clock, reactor.callFromThread, 0.01)

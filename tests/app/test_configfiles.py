@@ -46,7 +46,7 @@ AT_RELAY = '[Transports.relay] PasswordFile = "password": '
 
 class ConfigFilesCase(SynchronousTestCase):
     """
-    A configFiles in a folder.
+    Tests with a configuration in a temporary folder.
     """
 
     def setUp(self) -> None:
@@ -173,8 +173,8 @@ class FileTests(ConfigFilesCase):
 
     def test_domainCertificates(self) -> None:
         """
-        Those of domains are checked as well, also where no listener has TLS,
-        and given to listeners that have (RFC 6066 3).
+        Certificates of domains are checked too, also without a TLS listener, and used
+        by listeners with TLS (RFC 6066 3).
         """
         domain = '[Domains."example.org"]\nCertificateFile = "d/cert.pem"\n'
         domain += 'KeyFile = "d/key.pem"\n'
@@ -225,7 +225,7 @@ class FileTests(ConfigFilesCase):
 
     def test_passwords(self) -> None:
         """
-        A smarthost's password: the first line of a file that is there.
+        A smarthost's password is the first line of a file.
         """
         configFiles = writeConfig(self.folder, RELAY)
         gone = "cannot be used: No such file or directory"
@@ -320,8 +320,8 @@ class SubmitterTests(ConfigFilesCase):
 
     def test_found(self) -> None:
         """
-        It is a domain at or above the host name that can sign; and where
-        there is none, why.
+        The DMARC submitter is a domain at or above the host name that can sign; if
+        there is none, the reason.
         """
         self.write("s.pem", rsaKey(1024))
         configFiles = writeConfig(self.folder, SELECTOR)

@@ -95,8 +95,7 @@ class RouteTests(SynchronousTestCase):
 
     def test_local(self) -> None:
         """
-        Mail for this host and its domains stays here, even if the rest goes to
-        a smarthost.
+        Mail for this host and its domains is stored locally, even with a smarthost.
         """
         domains = '[Domains."example.com"]\n'
         for text in ("", '[Delivery]\nTransport = "relay"\n' + RELAYS):
@@ -108,8 +107,7 @@ class RouteTests(SynchronousTestCase):
 
     def test_https(self) -> None:
         """
-        Reports are posted where a URI says so (RFC 8460 5.4), never given to
-        a smarthost.
+        Reports to HTTPS URIs are uploaded (RFC 8460 5.4), never sent to a smarthost.
         """
         outgoing = self.outgoing('[Delivery]\nTransport = "relay"\n' + RELAYS)
         courier = self.route(outgoing, "https://reports.example/tls")
@@ -146,8 +144,7 @@ class NewIDTests(SynchronousTestCase):
 
     def test_fit(self) -> None:
         """
-        Ids are never the same, can't be guessed, and have nothing in them
-        that a file name or a local part can't have.
+        IDs are unique, unguessable, and valid in file names and local parts.
         """
         ids = {newID() for _ in range(1000)}
         self.assertEqual(len(ids), 1000)

@@ -78,7 +78,7 @@ class BoundPortTests(SynchronousTestCase):
 
     def test_taken(self) -> None:
         """
-        A port is taken as soon as there is a door; a second one is refused.
+        A port is bound once there is a L{BoundPort}; a second one is refused.
         """
         port = BoundPort("127.0.0.1", 0)
         self.assertRaises(OSError, BoundPort, "127.0.0.1", port.port)
@@ -105,8 +105,8 @@ class BoundPortTests(SynchronousTestCase):
 
     def test_families(self) -> None:
         """
-        IPv4 and IPv6 are listened on with one number, and IPv6 takes no IPv4 clients
-        (RFC 3493 5.3): they would look like C{::ffff:127.0.0.1}.
+        IPv4 and IPv6 listen on the same port number, and IPv6 accepts no IPv4 clients
+        (RFC 3493 5.3), which would look like C{::ffff:127.0.0.1}.
         """
         first, second = BoundPort("0.0.0.0", 0), None
         try:
@@ -160,7 +160,7 @@ class ListenerPortsTests(SynchronousTestCase):
 
     def without(self, number: int) -> None:
         """
-        Have sockets of IPv6 fail.
+        Make IPv6 sockets fail.
         """
         original = socket.socket
 

@@ -417,7 +417,7 @@ class ReceptionTests(ServerCase):
 
     async def test_families(self) -> None:
         """
-        One port takes IPv4 and IPv6.  An IPv4 client has an IPv4 address everywhere:
+        One port accepts IPv4 and IPv6. An IPv4 client has an IPv4 address everywhere:
         in trace fields (RFC 5321 4.4), for iprev, and in reports (RFC 9990 3.1.1.2).
         """
         record = '"v=DMARC1; p=none; rua=mailto:reports@a.example"'
@@ -569,8 +569,8 @@ class ReceptionTests(ServerCase):
 
     async def test_bounce(self) -> None:
         """
-        A DSN about a report goes, seen, to the postmaster's mailbox for them,
-        and its destination gets no reports for the time being.
+        A DSN about a report is stored, as read, in the postmaster's mailbox for them,
+        and suppresses the report's destination for a while.
         """
         server = self.started(self.CONFIG)
         ours = replace(
@@ -644,7 +644,7 @@ class ReceptionTests(ServerCase):
 
     def test_limits(self) -> None:
         """
-        A listener is as patient as its table says.
+        A listener has the limits of its table.
         """
         text = "MaxConnectionsPerNetwork = 7\nMaxConnectionRate = 8\n"
         text += "MaxMessageRate = 9\nMaxConnectionsPerAddress = 6\n"
@@ -688,7 +688,7 @@ class StoppingTests(ServerCase):
 
     async def test_unstarted(self) -> None:
         """
-        Before anything, and once ports are taken, which are free again.
+        Before the start, and after ports are bound, which are released.
         """
         server = self.server(SUBMISSION)
         await server.stopService()

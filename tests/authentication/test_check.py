@@ -81,7 +81,7 @@ class CheckCase(SynchronousTestCase):
 
     def coming(self, text: bytes, sender: str = "x@a.example") -> MessageAuthentication:
         """
-        A message of which the header is there.
+        A message whose header has arrived.
         """
         authentication = self.checks.startMessage(HOST, sender)
         authentication.begin(splitHeader(text[: headerEnd(text)]))
@@ -91,7 +91,7 @@ class CheckCase(SynchronousTestCase):
         self, authentication: MessageAuthentication, body: bytes = BODY
     ) -> Deferred[AuthenticationOutcome]:
         """
-        Its message is complete.
+        The outcome of the complete message.
         """
         return Deferred.fromCoroutine(authentication.finish([body]))
 
@@ -140,8 +140,8 @@ class AuthenticateTests(CheckCase):
 
     def test_noAuthor(self) -> None:
         """
-        Without one author domain nothing is looked up about it (RFC 9989
-        11.5), and everything else is.
+        Without exactly one author domain no DMARC lookups are made (RFC 9989 11.5),
+        and all others are.
         """
         for author, state in (
             ("x@a.example, y@q.example", FromField.READ),
@@ -199,13 +199,13 @@ class AuthenticateTests(CheckCase):
 
 class TimeTests(CheckCase):
     """
-    When things are looked up, and for how long.
+    The times and timeouts of lookups.
     """
 
     def test_early(self) -> None:
         """
-        SPF and the client's name are looked up at MAIL, and keys and the
-        policy while the body comes; in the end everything is there.
+        SPF and the client's name are looked up at MAIL, and keys and the policy
+        during the body; at the end all answers are there.
         """
         self.checks.prefetch(HOST, "x@a.example")
         self.assertIn(("a.example", RRType.TXT), self.dns.asked)
@@ -256,7 +256,7 @@ class TimeTests(CheckCase):
 
     def test_late(self) -> None:
         """
-        An answer on the way at the end is waited for.
+        An answer still pending at the end is waited for.
         """
         self.dns.hang("_dmarc.a.example", RRType.TXT)
         waiting = self.finished(self.coming(message("x@a.example")))
@@ -304,8 +304,8 @@ class TimeTests(CheckCase):
 
     def test_alignment(self) -> None:
         """
-        Lookups for alignment are limited in time, too; without them nothing is
-        decided against a message.
+        Lookups for alignment have a timeout, too; without them a message isn't
+        refused.
         """
         self.dns.hang("_dmarc.sub.a.example", RRType.TXT)
         text = message("x@a.example", "sub.a.example")
@@ -338,8 +338,8 @@ class TimeTests(CheckCase):
 
     def test_shared(self) -> None:
         """
-        Messages of one client have its look-ups in common; that one of them
-        ends doesn't disturb the others.
+        Messages of one client share lookups; the end of one doesn't affect the
+        others.
         """
         self.dns.hang("a.example", RRType.TXT)
         text = message("x@a.example")
@@ -427,7 +427,7 @@ class MemoryTests(CheckCase):
 
     def test_bounded(self) -> None:
         """
-        Only so many are remembered.
+        The number of cached lookups is limited.
         """
         for number in range(MAX_CACHED + 1):
             self.checks.prefetch(OTHER_CLIENT, f"{number}@x.example")
@@ -493,8 +493,8 @@ class LookupLimitTests(CheckCase):
 
     def test_questions(self) -> None:
         """
-        However it is made, a message has us ask a few hundred questions, and not
-        thousands (RFC 7208 4.6.4, 11.1).
+        Any message causes a few hundred lookups at most, not thousands (RFC 7208
+        4.6.4, 11.1).
         """
         exchanges = [f"{number} h%d-{number}.victim.example" for number in range(10)]
         terms = " ".join(f"mx:m{number}.bad.example" for number in range(10))

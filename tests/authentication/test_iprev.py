@@ -77,7 +77,7 @@ class IPRevTests(SynchronousTestCase):
 
     def test_temperror(self) -> None:
         """
-        RFC 8601 2.7.3: a look-up fails without which it can't be known.
+        RFC 8601 2.7.3: a necessary lookup fails.
         """
         self.dns.fail(REVERSE, RRType.PTR)
         self.assertEqual(self.check().status, AuthResult.TEMPERROR)

@@ -44,7 +44,7 @@ class Terminal(io.StringIO):
 
 def columns(case: SynchronousTestCase, count: int) -> None:
     """
-    Have terminals be that wide during a test.
+    Set the width of terminals during a test.
     """
     patched = patch.dict("os.environ", COLUMNS=str(count))
     patched.start()
@@ -93,7 +93,7 @@ def performing(
 
 class CommandCase(SynchronousTestCase):
     """
-    Commands that wait for nothing but the disk.
+    Commands that use only the disk.
 
     @ivar file: The configuration.
     """
@@ -117,7 +117,7 @@ class CommandCase(SynchronousTestCase):
 
     def good(self, *words: str, stdin: bytes = b"", tty: bool = False) -> Ran:
         """
-        Run a command that has to succeed, and to complain about nothing.
+        Run a command that has to succeed, without errors.
         """
         ran = self.run_(*words, stdin=stdin, tty=tty)
         self.assertEqual((ran.status, ran.err), (0, ""))
@@ -135,7 +135,7 @@ class CommandCase(SynchronousTestCase):
     @contextmanager
     def ledger(self) -> Generator[Ledger, None, None]:
         """
-        The configFiles's ledger, for as long as it takes to change something.
+        The configured ledger, open during the context.
         """
         ledger = Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")
         yield ledger

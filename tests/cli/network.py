@@ -24,7 +24,7 @@ reactor: Any = globalReactor
 
 class NetworkCommandCase(TestCase):
     """
-    A configFiles whose DNS server is C{self.dns}, and commands there.
+    Commands with a configuration that names the DNS server C{self.dns}.
     """
 
     timeout = MAX_WAIT
@@ -59,6 +59,6 @@ class NetworkCommandCase(TestCase):
 
     def ledger(self) -> Ledger:
         """
-        The configFiles's ledger, to be stopped.
+        The configured ledger, to be closed.
         """
         return Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")

@@ -26,7 +26,7 @@ EXPIRED = FailureDetail(
 
 def broken(domain: str, host: str = "") -> SessionOutcome:
     """
-    One session failed, and one succeeded, both with an enforced policy.
+    An outcome of one failed and one successful session, both with an enforced policy.
     """
     name = Domain(domain)
     policy = TLSPolicy(PolicyType.STS, name, ("version: STSv1",), (f"mx.{domain}",))

@@ -102,7 +102,7 @@ class AuthTests(NetworkCommandCase):
 
     async def test_wrong(self) -> None:
         """
-        Wrong arguments are said so in one line.
+        Wrong arguments are reported in one line.
         """
         for words in (("--ip", "me"), ("--ip", "192.0.2.1", "--mail-from", "x"), ()):
             told = await self.auth(b"", *words, status=2)

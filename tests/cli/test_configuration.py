@@ -46,8 +46,8 @@ class CheckTests(CommandCase):
 
     def test_named(self) -> None:
         """
-        Another file than the usual one can be checked, and nothing is made
-        next to it.
+        Another configuration file can be checked, and no files are created next to
+        it.
         """
         file = self.folder / "other" / "my.toml"
         file.parent.mkdir()
@@ -101,7 +101,8 @@ class CheckTests(CommandCase):
 
     def assertFault(self, text: str, said: str) -> None:
         """
-        C{said}, a regular expression, is the only line, and nothing is made.
+        C{said}, a regular expression, matches the only line, and no files are
+        created.
         """
         self.file.write_text(CONFIG + text)
         before = self.snapshot()
@@ -219,7 +220,7 @@ class CheckTests(CommandCase):
 
     def test_certificates(self) -> None:
         """
-        A certificate that clients won't accept can be used, and is said.
+        A certificate that clients will reject is a warning, not a fault.
         """
         pair = 'CertificateFile = "cert.pem"\nKeyFile = "key.pem"\n'
         listener = f'[Listeners.a]\nPort = 0\nTLS = "starttls"\n{pair}'
@@ -291,7 +292,7 @@ class DescribeTests(CommandCase):
 
     def test_needsNothing(self) -> None:
         """
-        It needs no configuration.
+        The command works without a configuration.
         """
         self.file.unlink()
         self.good("config", "describe")
@@ -345,7 +346,7 @@ class PasswordTests(CommandCase):
 
     def test_asked(self) -> None:
         """
-        At a terminal it is asked for twice, unseen.
+        At a terminal the password is entered twice, without echo.
         """
         for answers, status in [(["a", "a"], 0), (["a", "b"], 1), ([], 1)]:
             asked = patch.object(getpass, "getpass", side_effect=[*answers, EOFError])

@@ -26,7 +26,7 @@ class ProbeTests(NetworkCommandCase):
 
     def serve(self, context: SSL.Context) -> None:
         """
-        Have a mail host that takes everything.
+        Run a mail host that accepts everything.
         """
         self.postbox = Postbox()
         settings = ListenerSettings(ServerSettings("mx.example", starttls=True))
@@ -36,7 +36,7 @@ class ProbeTests(NetworkCommandCase):
 
     def listen(self, factory: Factory) -> None:
         """
-        Have a mail host of C{a.example}, and configure its port.
+        Run a mail host of C{a.example}, and configure its port.
         """
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -88,8 +88,8 @@ class ProbeTests(NetworkCommandCase):
 
     def say(self, *lines: bytes) -> None:
         """
-        Have a mail host for C{a.example} that says one line each time it is
-        said something, and hangs up behind the last.
+        Run a mail host of C{a.example} that sends one of these lines for each
+        command, and closes after the last.
         """
 
         class Saying(Protocol):
@@ -108,8 +108,8 @@ class ProbeTests(NetworkCommandCase):
 
     async def test_hungUp(self) -> None:
         """
-        A host that hangs up on STARTTLS takes no mail, and how it went is
-        shown and would be reported.
+        A host that closes the connection on STARTTLS can't receive mail; the TLS
+        result is shown as it would be reported.
         """
         self.say(b"220 mx.example hi", b"250-hi\r\n250 STARTTLS")
         ran = await self.run_("probe", "a.example")
@@ -121,8 +121,8 @@ class ProbeTests(NetworkCommandCase):
 
     async def test_unwelcome(self) -> None:
         """
-        RFC 5321 3.1, 4.1.1.1: a host that refuses the connection or EHLO takes
-        no mail, with TLS or without.
+        RFC 5321 3.1, 4.1.1.1: a host that refuses the connection or EHLO can't
+        receive mail, with TLS or without.
         """
         for lines in (
             [b"421 mx.example closing"],

@@ -39,7 +39,7 @@ class QueueTests(CommandCase):
 
     def test_empty(self) -> None:
         """
-        That there is nothing is a sentence, or an empty array.
+        An empty queue is a sentence, or an empty array.
         """
         self.assertEqual(self.good("queue", "list").out, "The queue is empty.\n")
         self.assertEqual(self.rows(), [])
@@ -110,8 +110,7 @@ class QueueTests(CommandCase):
 
     def test_unusable(self) -> None:
         """
-        A spool that can't be opened is named with the key that says where it
-        is.
+        A spool that can't be opened is reported with its configuration key.
         """
         (self.folder / "data" / "queue").mkdir(parents=True)
         (self.folder / "data" / "queue" / "index.sqlite").write_bytes(b"x" * 5000)

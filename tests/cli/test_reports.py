@@ -100,8 +100,8 @@ class ReportTests(NetworkCommandCase):
 
     async def test_preview(self) -> None:
         """
-        A preview has each report, with where it would go, or why there is
-        none; nothing changes by it.
+        A preview has each report, with its destinations, or the reason why there is
+        none; it changes nothing.
         """
         text = await self.good("preview")
         self.assertIn(
@@ -181,7 +181,7 @@ class ReportTests(NetworkCommandCase):
 
     async def test_empty(self) -> None:
         """
-        That there is nothing is said.
+        Without periods, a sentence says so.
         """
         for verb in ("pending", "preview"):
             text = await self.good(verb, "--domain", "nobody.example")
@@ -191,7 +191,7 @@ class ReportTests(NetworkCommandCase):
 
     async def test_busy(self) -> None:
         """
-        One node at a time sends reports.
+        Only one node at a time sends reports.
         """
         ledger = self.ledger()
         now = reactor.seconds()
@@ -254,8 +254,8 @@ class DMARCTests(NetworkCommandCase):
 
     async def test_evaluations(self) -> None:
         """
-        C{moxtls evaluations}, C{report pending} and C{report preview} say the
-        same of each domain, for the same reason.
+        C{moxtls evaluations}, C{report pending} and C{report preview} agree about
+        each domain, with the same reason.
         """
         ledger = self.ledger()
         published = PublishedPolicy(Domain("reporter.example"), DMARCPolicy.NONE)
@@ -294,7 +294,7 @@ class DMARCTests(NetworkCommandCase):
 
     async def test_send(self) -> None:
         """
-        It is sent once, and shown as sent.
+        A report is sent once, and listed as sent.
         """
         self.assertEqual(await self.good("send", "--json"), {"composed": 1})
         self.assertEqual(await self.good("send", "--json"), {"composed": 0})
@@ -393,8 +393,7 @@ class ShowTests(CommandCase):
 
     def test_text(self) -> None:
         """
-        A report is put in words, and nothing in it reaches the terminal as
-        it is.
+        A report is described in words, and its texts are escaped.
         """
         out = self.good("report", "show", self.write(JSON), tty=True).out
         self.assertEqual(
@@ -412,8 +411,8 @@ class ShowTests(CommandCase):
 
     def test_forms(self) -> None:
         """
-        JSON, gzip (RFC 8460 5.2) and whole messages (RFC 8460 5.3) say the
-        same, and standard input is as good as a file.
+        JSON, gzip (RFC 8460 5.2) and whole messages (RFC 8460 5.3) give the same
+        output, from files and standard input.
         """
         plain = self.good("report", "show", self.write(JSON)).out
         packed = gzip.compress(JSON)
@@ -426,8 +425,8 @@ class ShowTests(CommandCase):
 
     def test_json(self) -> None:
         """
-        Programs get it in RFC 8460's words (section 4.4), and each file has
-        its name.
+        With C{--json}, a report is in RFC 8460's words (section 4.4), and each file
+        has its name.
         """
         file = self.write(gzip.compress(JSON))
         [shown] = self.good("report", "show", file, "--json").value
@@ -524,8 +523,8 @@ class ShowTests(CommandCase):
 
     def test_aggregate(self) -> None:
         """
-        DMARC aggregate reports are put in words, and for programs in those of
-        RFC 9990 3.1.
+        DMARC aggregate reports are described in words, and in JSON by those of RFC
+        9990 3.1.
         """
         file = self.write(zipped(report__xml=XML))
         out = self.good("report", "show", file, tty=True).out

@@ -76,7 +76,7 @@ class ResultsTests(CommandCase):
 
     def test_empty(self) -> None:
         """
-        Nothing is said in words.
+        Without results, a sentence says so.
         """
         ran = self.good("results", "c.example")
         self.assertEqual(ran.out, "No sessions have been recorded.\n")

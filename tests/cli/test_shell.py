@@ -128,7 +128,7 @@ class ConfigFileTests(CommandCase):
 
     def check(self, named: str = "", **environment: str) -> Ran:
         """
-        Run C{moxtls config check} in the configFiles's folder.
+        Run C{moxtls config check} in the configuration's folder.
         """
         before = Path.cwd()
         os.chdir(self.folder)
@@ -223,8 +223,8 @@ class StoreTests(CommandCase):
 
     def test_ledger(self) -> None:
         """
-        A ledger that can't be opened is named, with the key that says where
-        it is and without its password.
+        A ledger that can't be opened is reported with its configuration key and
+        without its password.
         """
         url = "postgresql://me:secret@127.0.0.1:1/x"
         with self.file.open("a") as file:

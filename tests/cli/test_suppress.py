@@ -18,8 +18,8 @@ class SuppressTests(CommandCase):
 
     def test_add(self) -> None:
         """
-        An address is suppressed for a month unless another time is said, in
-        the spelling by which reports find it.
+        An address is suppressed for a month unless another time is given, in its
+        canonical form.
         """
         self.good("suppress", "add", "Reports@B\u00fccher.Example")
         self.good("suppress", "add", "https://a.example", "--for", "2d")

@@ -231,7 +231,7 @@ class BeforeTests(UsersCase):
 
     def test_writing(self) -> None:
         """
-        Root can't know as whom the server is going to run: it makes nothing.
+        Root creates nothing before the first start, as the server's user is unknown.
         """
         for words in WRITING:
             said = f'{self.file}: DataDirectory = "data": does not exist yet: .*'
@@ -286,7 +286,7 @@ class BesideTests(UsersCase):
 
     def test_check(self) -> None:
         """
-        A key that only root can read is no good to the server.
+        A key that only root can read is a fault.
         """
         selector = '[Domains."example.org".DKIM.Selectors.s]\nKeyFile = "s.pem"\n'
         self.configure(selector)
@@ -317,7 +317,7 @@ class BesideTests(UsersCase):
 
     def test_otherSends(self) -> None:
         """
-        Their mail goes through the listener for programs on this host.
+        Mail of other users is sent by the submission listener.
         """
         messageID = self.assertGood(OTHER, "send", "a@b.example").strip()
         rows = json.loads(self.assertGood("root", "queue", "list", "--json"))

@@ -65,7 +65,7 @@ def policy(mode: Mode, *mx: str) -> STSPolicy:
 
 def outdated(identity: Identity) -> SSL.Context:
     """
-    For a server that knows nothing newer than TLS 1.1.
+    A context of a server that supports nothing newer than TLS 1.1.
     """
     context = identity.context()
     context.set_cipher_list(b"ALL:@SECLEVEL=0")
@@ -187,7 +187,7 @@ class DeliveryCase(SynchronousTestCase):
 
     def publish(self, mode: Mode, *mx: str) -> None:
         """
-        Have an MTA-STS policy.
+        Publish an MTA-STS policy.
         """
         self.policies.lookup = STSLookup(EXAMPLE, policy(mode, *mx))
 
@@ -253,7 +253,7 @@ class DeliveryCase(SynchronousTestCase):
 
     def assertTidy(self) -> None:
         """
-        No connection is left, and nothing is waited for.
+        No connection and no delayed call is left.
         """
         self.network.flush()
         self.assertEqual(self.network.open, [])

@@ -70,7 +70,7 @@ class SeveralMessagesTests(DeliveryCase):
 
     def test_oneConnection(self) -> None:
         """
-        They go out in one connection, which counts as one session.
+        Messages share one connection, which counts as one session.
         """
         server = self.serve(self.goodContext())
         self.assertDelivered(self.deliver(*self.parcels))
@@ -161,8 +161,8 @@ class SeveralMessagesTests(DeliveryCase):
 
     def lostInSecond(self) -> Deferred[tuple[Result, ...]]:
         """
-        A connection that is lost when the first message was taken, and the
-        second one waits for an answer.
+        A connection is lost after the first message was accepted, while the second
+        one waits for a reply.
         """
         first = self.serve(extensions=(), replies={"END": ["250 ok", ""]})
         attempt = self.attempt(*self.parcels)
@@ -195,8 +195,8 @@ class SeveralMessagesTests(DeliveryCase):
 
     def test_limited(self) -> None:
         """
-        RFC 9422 MAILMAX: when a host takes no more messages in a connection,
-        it is given another one, rather than leave the rest for later.
+        RFC 9422 MAILMAX: if a host accepts no more messages on a connection, another
+        connection is made, rather than deferring the rest.
         """
         postbox = Postbox()
         build = postbox.server(self.clock, self.goodContext(), transactions=1)
@@ -220,8 +220,8 @@ class SeveralMessagesTests(DeliveryCase):
 
     def test_closing(self) -> None:
         """
-        RFC 5321 3.8: a host that says 421 has enough for now; the rest goes
-        to the next one, in no new connection to this one.
+        RFC 5321 3.8: after 421 the rest goes to the next host, without a new
+        connection to this one.
         """
         first = self.serve(replies={"MAIL": ["250 ok", "421 4.7.0 enough"]})
         second = self.serve(ip=SECOND_IP)
@@ -276,7 +276,7 @@ class SeveralMessagesTests(DeliveryCase):
 
 class NextHopTests(DeliveryCase):
     """
-    Tests for which hosts are asked, and in which order.
+    Tests for the hosts that are tried, and their order.
     """
 
     def test_interfaces(self) -> None:
@@ -508,8 +508,7 @@ class AddressTests(DeliveryCase):
 
     def test_lenientWhenLost(self) -> None:
         """
-        It also holds for recipients that were addReplies before the connection
-        was lost.
+        The same for recipients with a reply from before the connection was lost.
         """
         replies = {"RCPT": ["550 5.7.1 no", "250 ok"], "DATA": ""}
         self.serve(ip=IP6, extensions=(), replies=replies)
@@ -574,7 +573,7 @@ class HostTests(DeliveryCase):
 
     def test_forGood(self) -> None:
         """
-        A permanent refusal is final: no other host is asked.
+        A permanent refusal is final: no other host is tried.
         """
         for verb in ("MAIL", "RCPT", "DATA", "END"):
             self.serve(replies={verb: "554 5.6.0 never"})
@@ -600,9 +599,9 @@ class HostTests(DeliveryCase):
 
     def test_extensions(self) -> None:
         """
-        RFC 5321 5.1: a host that can't be given a message for want of SIZE (RFC
-        1870), 8BITMIME (RFC 6152) or SMTPUTF8 (RFC 6531) leaves it to the next,
-        and gets the others.
+        RFC 5321 5.1: a message that needs SIZE (RFC 1870), 8BITMIME (RFC 6152) or
+        SMTPUTF8 (RFC 6531) is left to the next host if one lacks it, which gets the
+        other messages.
         """
         self.secondHost()
         fits = self.batchMessage(messageID="fits")
@@ -622,8 +621,8 @@ class HostTests(DeliveryCase):
 
     def test_extensionsNowhere(self) -> None:
         """
-        It is a permanent failure only if no host is left that might be able to;
-        the words for it are ours.
+        The failure is permanent only if no host is left that might have the
+        extension; its text is local.
         """
         self.secondHost()
         batchMessage = replace(self.batchMessage(), eightBit=True)
@@ -678,8 +677,7 @@ class HostTests(DeliveryCase):
 
     def test_connectionsAreBounded(self) -> None:
         """
-        A host that takes next to nothing in a connection doesn't get connections
-        without end.
+        The number of connections to a host that accepts little on each is limited.
         """
         self.resolver.put("example.com", RRType.MX, f"10 {MX}")
         extensions = ("LIMITS RCPTMAX=1 MAILMAX=1",)
@@ -705,9 +703,9 @@ class HostTests(DeliveryCase):
 
     def test_lineEnds(self) -> None:
         """
-        A host that ends its lines with a line feed alone, against RFC 5321 2.3.8,
-        or puts empty lines between them gets mail, over TLS and without, one
-        message after the other.
+        A host that ends its lines with a line feed alone, against RFC 5321 2.3.8, or
+        sends empty lines between them gets mail, over TLS and without, one message
+        after the other.
         """
         for end in (b"\n", b"\r\n\r\n", b"\n\n"):
             for context in (self.goodContext(), None):
@@ -876,7 +874,7 @@ class ErrorTests(DeliveryCase):
 
     def test_slowGoodbye(self) -> None:
         """
-        Results don't wait for a host to say goodbye.
+        Results don't wait for the reply to QUIT.
         """
         self.serve(replies={"QUIT": ""})
         self.assertDelivered(self.successResultOf(self.attempt()))

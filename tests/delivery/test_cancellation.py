@@ -23,9 +23,9 @@ class CancellationTests(DeliveryCase):
 
     def broken(self, attempt: Deferred[tuple[Result, ...]], seen: bool = False) -> None:
         """
-        Break off an attempt that has come to nothing yet.
+        Cancel an attempt without results.
 
-        @param seen: Whether there is anything to tell about TLS.
+        @param seen: Whether there is a TLS outcome.
         """
         self.assertNoResult(attempt)
         attempt.cancel()

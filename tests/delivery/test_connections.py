@@ -41,7 +41,7 @@ class DialerTests(SynchronousTestCase):
 
     def session(self, quit: str = "221 bye") -> ClientSession:
         """
-        One with a server that says C{quit} in the end.
+        A session with a server that expects C{quit} at the end.
         """
         self.network.serve(IP4, Scripted(replies={"QUIT": quit}))
         opening = self.dialer.dial(IP4, SMTP, ClientSettings("us.example", TRUST))

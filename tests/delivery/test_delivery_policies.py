@@ -116,8 +116,8 @@ class DANETests(OutcomeCase):
 
     def test_noSTARTTLS(self) -> None:
         """
-        STARTTLS is said also where it isn't offered: a host that has promised
-        TLS and refuses it has failed.
+        STARTTLS is sent even if it isn't offered: a host that requires TLS by its
+        records and refuses it has failed.
         """
         self.secure(MISMATCHING)
         self.serve(None, self.server())
@@ -174,8 +174,8 @@ class DANETests(OutcomeCase):
 
     def test_expanded(self) -> None:
         """
-        RFC 7672 2.2.2: behind a signed CNAME, the records are those of its
-        target, whose name is said in SNI and in the report.
+        RFC 7672 2.2.2: with a signed CNAME, the records are those of its target,
+        whose name is used for SNI and in the report.
         """
         target = "host.example.net"
         self.resolver.trust(".")
@@ -224,8 +224,8 @@ class MTASTSTests(OutcomeCase):
 
     def test_underscores(self) -> None:
         """
-        A host with an underscore in its name is as good as others in a policy, in
-        a certificate and in a report.
+        A host name with an underscore is valid in a policy, in a certificate and in a
+        report.
         """
         name = "mx_1.example.com"
         self.resolver.put("example.com", RRType.MX, f"10 {name}")
@@ -243,7 +243,7 @@ class MTASTSTests(OutcomeCase):
 
     def test_none(self) -> None:
         """
-        RFC 8461 5: mode "none" is the way to have no policy.
+        RFC 8461 5: mode "none" is the same as no policy.
         """
         self.publish(Mode.NONE, "other.example.com")
         self.serve(selfSigned(MX).context())
@@ -392,8 +392,8 @@ class MTASTSTests(OutcomeCase):
 
     def test_temporary(self) -> None:
         """
-        RFC 8461 5.1: if it can't be said whether there is a policy, the mail
-        has to wait.  This asks the project's own cache.
+        RFC 8461 5.1: if the lookup of the policy fails, the mail has to wait. This
+        uses the real cache.
         """
         self.resolver.fail("_mta-sts.example.com", RRType.TXT)
         lookup = self.successResultOf(self.askCache())
@@ -427,7 +427,7 @@ class MTASTSTests(OutcomeCase):
 
     def test_neverByDANE(self) -> None:
         """
-        DANE is asked all the same (RFC 7672 2.2).
+        DANE is looked up all the same (RFC 7672 2.2).
         """
         self.resolver.fail("_mta-sts.example.com", RRType.TXT)
         self.policies.lookup = self.successResultOf(self.askCache())

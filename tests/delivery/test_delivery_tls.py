@@ -114,7 +114,7 @@ class OpportunisticTests(OutcomeCase):
 
     def test_injected(self) -> None:
         """
-        Plaintext behind the reply to STARTTLS is never taken for a reply.
+        Plaintext after the reply to STARTTLS is never read as a reply.
         """
         reason = VALIDATION, "starttls-plaintext-injection"
         self.broken(
@@ -138,14 +138,14 @@ class OpportunisticTests(OutcomeCase):
 
     def silent(self) -> Deferred[tuple[Result, ...]]:
         """
-        A server that says nothing when it should do its part of a handshake.
+        A server that doesn't answer the handshake.
         """
         self.serve(None, self.server(), extensions=("STARTTLS",), behindStartTLS=b"")
         return self.attempt()
 
     def test_timeout(self) -> None:
         """
-        A handshake that takes too long.
+        A handshake that times out.
         """
         attempt = self.silent()
         self.clock.advance(60)
@@ -273,7 +273,7 @@ class DNSSECTests(OutcomeCase):
 
     def test_otherError(self) -> None:
         """
-        Errors that aren't about DNSSEC say nothing about TLS.
+        Errors that aren't about DNSSEC aren't TLS failures.
         """
         self.resolver.fail("example.com", RRType.MX, ExtendedError(22))
         self.assertDelayed(self.deliver(), "4.4.3")
@@ -333,8 +333,8 @@ class DNSSECTests(OutcomeCase):
 
     def test_tlsaNotSecure(self) -> None:
         """
-        RFC 7672 2.1.2, 2.2.2: a host whose addresses aren't secure isn't asked
-        for TLSA records, so that failing to answer can't keep mail from it.
+        RFC 7672 2.1.2, 2.2.2: no TLSA records are looked up for a host whose
+        addresses aren't secure, so that a failing lookup can't prevent mail to it.
         """
         self.secure()
         self.resolver.distrust(MX)
@@ -345,8 +345,8 @@ class DNSSECTests(OutcomeCase):
 
     def test_addressLookup(self) -> None:
         """
-        Addresses and MX records that can't be had for another reason than
-        DNSSEC are no matter of TLS: nothing is counted.
+        Lookups of addresses and MX records that fail for another reason than DNSSEC
+        aren't TLS failures: nothing is counted.
         """
         for name, kinds in (
             (MX, (RRType.A, RRType.AAAA)),

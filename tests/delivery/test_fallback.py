@@ -106,7 +106,7 @@ class FallbackTests(DeliveryCase):
 
     def symbol(self, message: dict[str, object]) -> str:
         """
-        One letter.
+        The letter for the result of a message.
         """
         self.network.dialed.clear()
         self.released.clear()
@@ -121,7 +121,7 @@ class FallbackTests(DeliveryCase):
 
     def test_trusted(self) -> None:
         """
-        A host whose certificate the Web PKI and DANE vouch for.
+        A host whose certificate the Web PKI and DANE authenticate.
         """
         identity = good(MX)
         self.check(TRUSTED, identity, matching(identity))
@@ -158,7 +158,7 @@ class RequireTLSTests(DeliveryCase):
 
     def refused(self) -> None:
         """
-        It is given up at once.
+        The message fails at once.
         """
         results = self.deliver(requireTLS=True)
         self.assertResults(results, (USER, DeliveryStatus.PERMANENT, "5.7.30"))
@@ -225,7 +225,7 @@ class RequireTLSTests(DeliveryCase):
 
     def test_someUnable(self) -> None:
         """
-        If a host couldn't be asked, it may know REQUIRETLS the next time.
+        If a host couldn't be reached, it may support REQUIRETLS the next time.
         """
         self.publish(Mode.ENFORCE)
         self.serve(self.goodContext(), extensions=())

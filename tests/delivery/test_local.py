@@ -126,7 +126,7 @@ class LocalCourierTests(SynchronousTestCase):
 
     def failing(self, account: str, why: Exception | None) -> None:
         """
-        Have that account's mailboxes fail.
+        Make that account's mailboxes fail.
         """
         mailbox = self.mailboxes[account] = FailingMailbox()
         mailbox.why = why
@@ -149,7 +149,8 @@ class LocalCourierTests(SynchronousTestCase):
 
     def test_postmaster(self) -> None:
         """
-        The postmaster's goes to this host's own mailboxes.  RFC 5321 4.5.1
+        Mail to the postmaster is stored in this host's own mailboxes (RFC 5321
+        4.5.1).
         """
         self.deliver("postmaster@here.example")
         self.assertEqual([each[0] for each in self.mailboxes[""].kept], ["Postmaster"])

@@ -32,15 +32,15 @@ MX_ZONE, HOST_ZONE, ALIAS_ZONE, TLSA_ZONE = (
 @dataclass(frozen=True)
 class Case:
     """
-    One way for the zones of d.example, its host mx.h.example, the alias
-    mx.a.example and a zone for shared TLSA records to be.
+    A combination of zones of d.example, its host mx.h.example, the alias mx.a.example
+    and a zone for shared TLSA records.
 
-    @ivar secure: The zones that are signed.
+    @ivar secure: The signed zones.
     @ivar alias: Whether the host is an alias.
-    @ivar tlsa: Where there are TLSA records, and which.
-    @ivar failing: Names of which the TLSA lookup fails.
-    @ivar base: Expected, like the next ones.
-    @ivar asked: Which names were asked for TLSA records.
+    @ivar tlsa: TLSA records by name.
+    @ivar failing: Names whose TLSA lookup fails.
+    @ivar base: The expected base domain; the next ones are expected too.
+    @ivar asked: Names whose TLSA records were looked up.
     """
 
     why: str

@@ -135,7 +135,7 @@ class LookUpNextHopTests(SynchronousTestCase):
 
     def test_nullMX(self) -> None:
         """
-        RFC 7505 3, 4.2: the domain takes no mail, for good.
+        RFC 7505 3, 4.2: mail to the domain fails permanently.
         """
         self.mx("0 .")
         failure = self.hop().failure
@@ -153,8 +153,7 @@ class LookUpNextHopTests(SynchronousTestCase):
 
     def test_underscores(self) -> None:
         """
-        RFC 2181 11: the DNS knows of no names that it doesn't take; mail goes
-        to hosts with underscores in theirs.
+        RFC 2181 11: the DNS allows any name; hosts with underscores get mail.
         """
         self.mx("10 mx_1.und.example", "20 _.example")
         self.assertEqual(self.names(), ["mx_1.und.example", "_.example"])
@@ -220,7 +219,7 @@ class LookUpNextHopTests(SynchronousTestCase):
 
     def test_literal(self) -> None:
         """
-        RFC 5321 4.1.3: an address is its own host, and nothing is looked up.
+        RFC 5321 4.1.3: an address literal is its own host, without lookups.
         """
         literal = AddressLiteral("192.0.2.1")
         hop = self.hop(literal)
@@ -255,7 +254,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        The preferred family comes first; one alone may be asked for.
+        The preferred family comes first; lookups may be restricted to one.
         """
         self.put(RRType.A, "192.0.2.1")
         self.put(RRType.AAAA, "2001:db8::1")
@@ -266,7 +265,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        A host with addresses without end gets some of them tried.
+        The number of addresses tried of a host is limited.
         """
         self.put(RRType.A, *(f"192.0.2.{n}" for n in range(100)))
         self.assertEqual(len(self.found().addresses), MAX_ADDRESSES)
@@ -318,7 +317,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """
-        Giving up gives up on both lookups.
+        Cancellation cancels both lookups.
         """
         for kind in ADDRESS_TYPES:
             self.dns.hang("mx.example.com", kind)
@@ -330,7 +329,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_literal(self) -> None:
         """
-        An address literal is where it says, and authenticates nothing.
+        An address literal is the address, which authenticates nothing.
         """
         found = self.found(AddressLiteral("2001:db8::1"))
         self.assertEqual(found.addresses, ("2001:db8::1",))
@@ -341,7 +340,7 @@ def hop(
     haveMX: bool = True, authentic: bool = True, expandedAuthentic: bool = True
 ) -> NextHop:
     """
-    The way to L{DOMAIN}.
+    The next hop of L{DOMAIN}.
     """
     return NextHop(DOMAIN, DOMAIN, (MX,), haveMX, authentic, expandedAuthentic)
 
@@ -354,7 +353,7 @@ def at(
     addresses: tuple[str, ...] = ("192.0.2.1",),
 ) -> HostAddresses:
     """
-    A host that is somewhere.
+    A host with an address.
     """
     return HostAddresses(host, addresses, authentic, expanded, expandedAuthentic)
 

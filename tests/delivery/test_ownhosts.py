@@ -65,7 +65,7 @@ class OwnHostsTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """
-        Our name is ours; so is an address literal with one of our addresses.
+        The host name is a name of this host, and so are literals of its addresses.
         """
         self.assertTrue(own().hasName(OURS))
         self.assertFalse(own().hasName(Domain("example.org")))
@@ -176,7 +176,7 @@ class DeliveryTests(DeliveryCase):
 
     def test_literal(self) -> None:
         """
-        An address literal that is ours.
+        An address literal of this host.
         """
         for literal in ("[127.0.0.1]", f"[IPv6:{INTERFACE6}]"):
             batchMessage = self.batchMessage(f"user@{literal}")

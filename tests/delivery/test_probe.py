@@ -44,8 +44,8 @@ class ProbeTests(DeliveryCase):
 
     def test_everyHost(self) -> None:
         """
-        Each host is visited, also if the first is fine; no mail is begun, and
-        nothing is recorded.
+        Each host is probed, even if the first one is fine; no mail is sent, and no
+        outcome recorded.
         """
         servers = [
             self.serve(self.goodContext()),

@@ -71,8 +71,8 @@ class SmarthostTests(DeliveryCase):
 
     def test_delivered(self) -> None:
         """
-        Mail for any domain goes to the relay, over TLS; neither the domain's
-        DNS nor MTA-STS is asked, and no outcome is recorded.
+        Mail for any domain goes to the relay, over TLS; neither the domain's DNS nor
+        MTA-STS is looked up, and no outcome is recorded.
         """
         postbox = Postbox({OTHER: Reply(550, "5.1.1", "who?")})
         self.network.answer(IP4, postbox.server(self.clock, self.goodContext()))
@@ -92,7 +92,7 @@ class SmarthostTests(DeliveryCase):
 
     def test_enforced(self) -> None:
         """
-        A relay whose certificate won't do gets neither mail nor password.
+        A relay with an invalid certificate gets neither mail nor password.
         """
         self.settings = replace(self.settings, credentials=Credentials("me", "secret"))
         for identity in (selfSigned(MX), good("other.example.com")):
@@ -121,7 +121,7 @@ class SmarthostTests(DeliveryCase):
 
     def test_login(self) -> None:
         """
-        The password is said over TLS only (RFC 4954 4).
+        The password is sent over TLS only (RFC 4954 4).
         """
         self.settings = replace(self.settings, credentials=Credentials("me", "secret"))
         offers = (*EXTENSIONS, "AUTH PLAIN")

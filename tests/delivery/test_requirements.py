@@ -116,8 +116,7 @@ class SessionRequirementsTests(SynchronousTestCase):
 
     def test_lookupFailed(self) -> None:
         """
-        RFC 7672 2.1.2: a host whose TLSA records can't be looked up is as
-        good as unreachable.
+        RFC 7672 2.1.2: a host whose TLSA lookup fails is unreachable.
         """
         found = sessionRequirements(HOST, None, BROKEN, PLAIN)
         self.assertIs(found.refuse, PolicyRefusal.TLSA_LOOKUP)
@@ -132,8 +131,8 @@ class SessionRequirementsTests(SynchronousTestCase):
 
     def test_lenient(self) -> None:
         """
-        RFC 8689 3: TLS-Required: No overrides every policy, and TLS is tried
-        all the same.
+        RFC 8689 3: TLS-Required: No overrides every policy; TLS is tried all the
+        same.
         """
         self.assertRequirements(
             SessionRequirements(
@@ -181,8 +180,8 @@ class SessionRequirementsTests(SynchronousTestCase):
 
     def test_literal(self) -> None:
         """
-        RFC 8461 3.4: policies say nothing about address literals; none is in
-        a policy, so a relay under one wouldn't be used by its address.
+        RFC 8461 3.4: policies contain no address literals; so a relay with one
+        wouldn't match by its address.
         """
         found = sessionRequirements(None, None, TLSALookup(None), PLAIN)
         self.assertEqual(found.tlsMode, TLSMode.OPPORTUNISTIC)

@@ -46,7 +46,7 @@ class DeliveryErrorTests(SynchronousTestCase):
 
     def test_permanent(self) -> None:
         """
-        RFC 3463 2: the class of the status says whether it may pass.
+        RFC 3463 2: the class of the status says whether the error is temporary.
         """
         self.assertTrue(DeliveryError("5.1.2", "").permanent)
         self.assertFalse(DeliveryError("4.1.2", "").permanent)
@@ -128,8 +128,8 @@ class RecipientResultsTests(SynchronousTestCase):
 
     def test_final(self) -> None:
         """
-        Yes, and no for good, are final; each message and recipient has its
-        own.
+        Acceptance and permanent refusals are final; each message and recipient has
+        its own result.
         """
         self.results.addReplies(BATCH_MESSAGE, said(YES), "mx")
         self.results.addReplies(BATCH_MESSAGE, said(NEVER, "c@b.example"), "mx")
@@ -148,7 +148,7 @@ class RecipientResultsTests(SynchronousTestCase):
 
     def test_result(self) -> None:
         """
-        All that a host said is in the result, its words bounded.
+        The result has the host's whole reply, with a bounded text.
         """
         self.results.addReplies(OTHER, said(Reply(550, "5.1.1", "x" * 9999)), "mx")
         (result,) = self.results.final()
@@ -175,7 +175,7 @@ class RecipientResultsTests(SynchronousTestCase):
 
     def test_better(self) -> None:
         """
-        A final answer takes the place of one for now.
+        A final reply replaces a temporary one.
         """
         self.results.addReplies(OTHER, said(LATER), "mx1")
         self.results.addReplies(OTHER, said(YES), "mx2")
@@ -185,7 +185,7 @@ class RecipientResultsTests(SynchronousTestCase):
 
     def test_lenient(self) -> None:
         """
-        Refusals for reasons of policy are asTemporary if asked, others never.
+        Policy refusals are temporary on request, others never.
         """
         policy = Reply(550, "5.7.26", "no")
         self.results.addReplies(OTHER, said(policy), "mx", lenient=True)
@@ -202,8 +202,8 @@ class RecipientResultsTests(SynchronousTestCase):
 
     def test_someHostsPass(self) -> None:
         """
-        One host that may be better later is enough to try again; the last
-        such says why.
+        One temporary failure among the hosts is enough to try again; the last one
+        gives the reason.
         """
         self.results.addHostError(DeliveryError("4.4.1", "refused", "mx1"))
         self.results.addHostError(DeliveryError("4.4.2", "lost", "mx2"))
@@ -215,7 +215,7 @@ class RecipientResultsTests(SynchronousTestCase):
 
     def test_allHostsRefuse(self) -> None:
         """
-        If all hosts refuse for good, it is for good.
+        If all hosts refuse permanently, the result is permanent.
         """
         self.results.addHostError(DeliveryError("5.7.30", "REQUIRETLS", "mx1"))
         self.results.addHostError(DeliveryError("5.7.30", "REQUIRETLS", "mx2"))
@@ -251,7 +251,7 @@ class RecipientResultsTests(SynchronousTestCase):
 
     def test_errors(self) -> None:
         """
-        They are kept in order, their words bounded; ending adds none.
+        Errors are kept in order, with bounded texts; ending adds none.
         """
         self.results.addHostError(DeliveryError("4.4.1", "x" * 9999, "mx1"))
         self.results.addHostError(DeliveryError("4.4.2", "lost", "mx2"))

@@ -105,8 +105,7 @@ class OutcomeTests(SynchronousTestCase):
 
     def test_zero(self) -> None:
         """
-        A failure seen in no session is kept: it says something about the
-        policy.
+        A failure seen in no session is kept: it concerns the policy.
         """
         host = PolicyCounter(TLSPolicy(PolicyType.TLSA, EXAMPLE))
         unusable = FailureDetail(

@@ -81,7 +81,7 @@ class DMARCWorld:
 
     def asks(self, domain: Domain, *uris: str, more: str = "") -> None:
         """
-        Have C{domain} ask for reports.
+        Publish a DMARC record of C{domain} with report destinations.
         """
         rua = ",".join(uris or (f"mailto:dmarc@{domain}",))
         self.resolver.put(
@@ -90,7 +90,7 @@ class DMARCWorld:
 
     def confirms(self, domain: Domain, host: str, text: str = "v=DMARC1") -> None:
         """
-        Have C{host} say that it takes reports about C{domain}.
+        Publish the confirmation of C{host} for reports about C{domain}.
         """
         self.resolver.put(f"{domain}._report._dmarc.{host}", RRType.TXT, text)
 
@@ -190,7 +190,7 @@ def unpacked(document: bytes) -> bytes:
 
 def parsed(document: bytes) -> ElementTree.Element:
     """
-    The root, without namespaces, which L{faults} looks after.
+    The root element, without namespaces, which L{faults} checks.
     """
     root = ElementTree.fromstring(unpacked(document))
     for element in root.iter():

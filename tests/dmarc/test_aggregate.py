@@ -64,7 +64,7 @@ def document(
 
 def everyRow() -> list[tuple[ReportRow, int]]:
     """
-    Rows with every word that there is.
+    Rows with every value of every element.
     """
     rows = [replace(ROW, disposition=each) for each in Disposition]
     rows += [
@@ -304,8 +304,8 @@ class ContentTests(SynchronousTestCase):
 
     def test_reasons(self) -> None:
         """
-        A type that one of the two has no word for is C{other}, with the word
-        in the comment.
+        An override type that one of the formats lacks is C{other}, with the type in
+        the comment.
         """
         for kind, comment, new, old in [
             (OverrideKind.LOCAL_POLICY, "", ("local_policy", None), None),
@@ -424,7 +424,7 @@ class WriterTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        A report that has become too large takes no more, and is complete.
+        A report that has become too large takes no more rows, and is complete.
         """
         writer = AggregateWriter(NEW, HEADING, PUBLISHED, 5000)
         rows = [(row, 1) for row in rowsFrom(100)]

@@ -121,7 +121,7 @@ class AlignTests(SynchronousTestCase):
 
     def test_oneRound(self) -> None:
         """
-        All walks are made side by side, and no name is asked for twice.
+        All tree walks share rounds of lookups, and no name is queried twice.
         """
         message = checked(
             signature("a.example.com"),
@@ -189,7 +189,7 @@ class AlignTests(SynchronousTestCase):
 
     def test_legacy(self) -> None:
         """
-        By the public suffix list, nothing more is asked (RFC 7489 3.1).
+        With the public suffix list, no lookups are made (RFC 7489 3.1).
         """
         suffixes = PublicSuffixes(lambda: lambda name: ".".join(name.split(".")[-2:]))
         message = checked(signature("b.example.com"), spf="example.com", status=PASS)

@@ -78,7 +78,7 @@ class TreeWalkTests(SynchronousTestCase):
 
     def test_queries(self) -> None:
         """
-        The names that are asked for, from 4.10, 5.1.8 and B.4.2.
+        The queried names of 4.10, 5.1.8 and B.4.2.
         """
         for start, tops in [
             ("a.b.c.d.e.f.g.h.i.j.mail.example.com", "g.h.i.j.mail.example.com"),

@@ -119,7 +119,7 @@ class DiscoverTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """
-        A record that applies and can't be used ends it: no other is taken
+        An applicable but unusable record ends the discovery: no other record applies
         (RFC 9989 4.10.1).
         """
         zone = Zone(
@@ -156,7 +156,7 @@ class DiscoverTests(SynchronousTestCase):
 
     def test_oneRound(self) -> None:
         """
-        All names are asked at once, and nothing else.
+        All names are queried at once, and no others.
         """
         zone = Zone({"_dmarc.example.com": REJECT})
         self.found("a.example.com", zone)
@@ -178,7 +178,7 @@ class DiscoverTests(SynchronousTestCase):
 
     def test_longName(self) -> None:
         """
-        A name that has no room for C{_dmarc} isn't asked for.
+        A name with no room for C{_dmarc} isn't queried.
         """
         zone = Zone({"_dmarc." + LONG.ascii.partition(".")[2]: REJECT + "; np=none"})
         found = self.found(LONG.ascii, zone)
@@ -251,7 +251,7 @@ class ExistenceTests(SynchronousTestCase):
 
     def test_alias(self) -> None:
         """
-        A CNAME is there, also if its target isn't.
+        A name with a CNAME exists, even if its target doesn't.
         """
         zone = Zone({"_dmarc.example.com": self.RECORD})
 
@@ -267,8 +267,8 @@ class ExistenceTests(SynchronousTestCase):
 
     def test_unneeded(self) -> None:
         """
-        It isn't asked where the policy is the same: no np, the same np, a
-        record of the author's own, or none.
+        Existence isn't looked up if it makes no difference: no C{np}, the same C{np},
+        a record of the author's own, or none.
         """
         for record in (
             REJECT,
@@ -331,7 +331,7 @@ class DiscoverWithSuffixListTests(SynchronousTestCase):
 
     def test_failed(self) -> None:
         """
-        The second look-up may fail where the first has found something.
+        The second lookup may fail if the first has found a record.
         """
         zone = Zone({"_dmarc.a.example.com": REJECT}, {"_dmarc.example.com"})
         self.assertFalse(self.found("a.example.com", zone).temporary)
@@ -350,7 +350,7 @@ class DiscoverWithSuffixListTests(SynchronousTestCase):
 
     def test_organizational(self) -> None:
         """
-        No question is asked.
+        No lookup is made.
         """
         zone = Zone({})
         lookups = organizationalDomain(Domain("a.b.example.com"), self.suffixes)
@@ -453,6 +453,6 @@ class PrintableTests(SynchronousTestCase):
 
     def test_line(self) -> None:
         """
-        One line of plain ASCII.
+        The text is one line of printable ASCII.
         """
         self.assertEqual(printable("a\r\nb\x7fü"), "a??b??")

@@ -35,8 +35,8 @@ class RefusalReasonTests(SynchronousTestCase):
 
     def test_stranger(self) -> None:
         """
-        A domain none of whose mail passed gets one, as it is for that that
-        domains are monitored; unless there has to be a good sign about all.
+        A domain none of whose mail passed gets a report, as monitoring is the purpose
+        of C{p=none}; unless history is required of all.
         """
         unwanted = replace(OVERVIEW, wanted=0)
         self.assertIsNone(refusalReason(unwanted, False, SETTINGS))
@@ -47,7 +47,7 @@ class RefusalReasonTests(SynchronousTestCase):
 
     def test_minimum(self) -> None:
         """
-        There have to be so many messages.
+        A report needs a minimum number of messages.
         """
         for minimum, reported in [(1, True), (3, True), (4, False)]:
             found = refusalReason(OVERVIEW, True, replace(SETTINGS, minimum=minimum))

@@ -88,13 +88,13 @@ class EvaluationTestCase(SynchronousTestCase):
 
     def ofRecord(self, record: DMARCRecord | None) -> VerdictEvent:
         """
-        The good one, under another record.
+        L{GOOD} under another record.
         """
         return self.of(replace(DISCOVERY, record=record))
 
     def of(self, discovery: Discovery) -> VerdictEvent:
         """
-        The good one, with other findings.
+        L{GOOD} with another authentication outcome.
         """
         return replace(GOOD, verdict=replace(PASSED, discovery=discovery))
 
@@ -254,8 +254,8 @@ class EvaluationOfTests(EvaluationTestCase):
 
     def test_reasons(self) -> None:
         """
-        Those of the verdict; and one more where a recipient wanted something
-        else (RFC 9990 3.1.1.9).
+        The override reasons of the verdict, and one more if a recipient's policy
+        differs (RFC 9990 3.1.1.9).
         """
         tested = Override(OverrideKind.POLICY_TEST_MODE)
         verdict = replace(FAILED, disposition=DMARCPolicy.QUARANTINE, reasons=(tested,))
@@ -281,7 +281,7 @@ class EvaluationOfTests(EvaluationTestCase):
 
     def test_envelope(self) -> None:
         """
-        The domain of MAIL FROM; nothing for the null one.
+        The domain of MAIL FROM; empty for the null reverse-path.
         """
         for sender, domain in [
             ("", ""),
@@ -370,7 +370,7 @@ class ReportingHoursTests(SynchronousTestCase):
 
     def test_divisors(self) -> None:
         """
-        Whole divisors of a day, not longer than was asked for.
+        Intervals are whole divisors of a day, not longer than requested.
         """
         for asked, hours in [
             (0, 1),
@@ -425,7 +425,7 @@ class EvaluationRecorderTests(SynchronousTestCase):
 
     def test_hour(self) -> None:
         """
-        It counts for the UTC hour in which it is made.
+        An evaluation counts for the UTC hour in which it is made.
         """
         recorder = self.recorder()
         verifyObject(IVerdictObserver, recorder)
@@ -460,7 +460,7 @@ class EvaluationRecorderTests(SynchronousTestCase):
 
     def test_flush(self) -> None:
         """
-        At the end nothing waits for its time, and nothing is left.
+        Flushing writes everything at once.
         """
         recorder = self.recorder()
         recorder.flush()
@@ -473,8 +473,8 @@ class EvaluationRecorderTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        Nothing is recorded where that is switched off, for all or for mail to
-        a domain, or where there is nothing to report.
+        Nothing is recorded if recording is off, for all or for mail to a domain, or
+        if there is nothing to report.
         """
         silent = frozenset({Domain.parse("bücher.example")})
         for recorder, event in [

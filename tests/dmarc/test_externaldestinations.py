@@ -59,7 +59,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_own(self) -> None:
         """
-        About its own host there is nothing to ask.
+        The domain's own host needs no lookup.
         """
         zone = Zone({})
         found = self.found(zone, "mailto:a@blue.example.com")
@@ -68,8 +68,8 @@ class VerifyTests(SynchronousTestCase):
 
     def test_confirmed(self) -> None:
         """
-        A record with nothing but its version will do, also beside others
-        (RFC 9990 4 steps 6 to 8), at the policy domain itself.
+        A record with only a version is a confirmation, also beside others (RFC 9990 4
+        steps 6 to 8), at the policy domain itself.
         """
         for records in (
             "v=DMARC1",
@@ -83,7 +83,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        Otherwise the destination gets nothing, and the report says why.
+        An unconfirmed destination gets nothing, and the report has the reason.
         """
         wrong = "example.com._report._dmarc.red.example.net"
         for records in ({}, {NAME: "v=dmarc1"}, {wrong: "v=DMARC1"}):
@@ -140,7 +140,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_nonsense(self) -> None:
         """
-        A replacement that is none replaces nothing.
+        An invalid replacement is ignored.
         """
         for rua in ("nonsense", "https://red.example.net/", "mailto:a@b@c"):
             found = self.found(Zone({NAME: f"v=DMARC1; rua={rua}"}))
@@ -157,8 +157,8 @@ class VerifyTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        Ten destinations, however they come about, each once, and few words
-        about the others.
+        At most ten destinations, however they are found, each once, and a bounded
+        text about the others.
         """
         many = ",".join(f"mailto:a{n}@blue.example.com" for n in range(50))
         found = self.found(Zone({}), "mailto:a0@blue.example.com!1," + many)
@@ -173,7 +173,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_hosts(self) -> None:
         """
-        Each host is asked about once, all side by side.
+        Each host is looked up once, all in the same round.
         """
         rua = ",".join(f"mailto:{n}@h{n % 3}.example" for n in range(9))
         zone = Zone({})
@@ -184,7 +184,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_tooLong(self) -> None:
         """
-        A name that can't be asked for confirms nothing (RFC 9990 4 step 4).
+        A name that is too long for a query confirms nothing (RFC 9990 4 step 4).
         """
         host = ".".join(["a" * 60] * 3) + ".example"
         policyDomain = Domain(".".join(["b" * 60] * 2) + ".example")

@@ -94,8 +94,8 @@ class WantedTests(SynchronousTestCase):
 
     def test_options(self) -> None:
         """
-        Each option has a condition of its own (RFC 9989 4.7 C{fo}): nothing
-        that passes is aligned; something isn't; a signature failed; SPF did.
+        Each value of C{fo} has a condition of its own (RFC 9989 4.7): no mechanism
+        passed aligned; one didn't; a signature failed; SPF did.
         """
         good, bad = signature("example.com"), signature("example.com", FAIL)
         other = signature("b.example", FAIL)
@@ -209,8 +209,8 @@ class AllowedTests(SynchronousTestCase):
 
     def test_lists(self) -> None:
         """
-        A list of those that get reports holds for all others; one of those
-        that get none goes before it.
+        A list of allowed domains excludes all others; the list of excluded domains
+        takes precedence.
         """
         ours = frozenset({ORGANIZATION})
         self.assertTrue(self.allowed(allow=ours))
@@ -251,7 +251,7 @@ class FailureTests(SynchronousTestCase):
 
     def test_id(self) -> None:
         """
-        It is the same message for all its recipients.
+        The identifier is the same for all recipients of a message.
         """
         one = failed()
         ids = [

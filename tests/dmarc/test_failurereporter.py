@@ -57,7 +57,7 @@ SETTINGS = FailureReporting(enabled=True, submitter=SUBMITTER, secret=b"k" * 32)
 
 class BrokenQueue(MemoryQueue):
     """
-    Takes nothing.
+    A queue that fails.
     """
 
     def submit(self, envelope: Envelope, body: Sequence[bytes]) -> Deferred[str]:
@@ -66,7 +66,7 @@ class BrokenQueue(MemoryQueue):
 
 def message(number: int = 0, *ruf: str) -> VerdictEvent:
     """
-    Messages that differ, and fail; signed by a domain that asks for reports.
+    Different messages that fail, signed by a domain that requests reports.
     """
     header = HEADER + f"List-Id: <{number}>\r\n".encode()
     uris = tuple(ReportURI(*_limited(each)) for each in ruf) or RECORD.ruf
@@ -200,7 +200,7 @@ class FailureReporterTests(SynchronousTestCase):
 
     def test_external(self) -> None:
         """
-        Others have to say that they want such reports, at C{ruf}; all that do
+        External destinations have to confirm failure reports at C{ruf}; all that do
         get the same (RFC 9991 2, 5).
         """
         self.world.confirms(Domain("example.com"), "b.example")
@@ -249,7 +249,7 @@ class FailureReporterTests(SynchronousTestCase):
 
     def test_noMail(self) -> None:
         """
-        Nothing is sent in the name of a domain that takes no mail.
+        Nothing is sent in the name of a domain that can't receive mail.
         """
         self.resolver.put(str(SUBMITTER), RRType.MX, "0 .")
         self.notify(self.reporter())
@@ -320,8 +320,8 @@ class FailureReportTrackerTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        A destination that refuses a report gets none for a while; several
-        that were on their way are one refusal.
+        A destination that refuses a report is suppressed for a while; refusals of
+        reports sent before count as one.
         """
         verifyObject(IReportObserver, self.deliveryTracker)
         self.end(DeliveryStatus.PERMANENT)
@@ -412,7 +412,7 @@ class FailureReportLimiterTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        Limits of nothing let nothing through.
+        Limits of 0 allow nothing.
         """
         self.assertEqual(FailureReportLimiter(0, 10).take(A, 0), 0)
         limiter = FailureReportLimiter(10, 0)

@@ -89,7 +89,7 @@ class FeedbackTests(SynchronousTestCase):
     @given(st.integers(0, len(MESSAGE)), st.binary(max_size=20))
     def test_anything(self, place: int, new: bytes) -> None:
         """
-        Nothing in it can do more than be shown.
+        Any content is read or refused, and printable.
         """
         report = readFeedbackReport(MESSAGE[:place] + new + MESSAGE[place:])
         if report is not None:
@@ -165,7 +165,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_everything(self) -> None:
         """
-        Every element of RFC 9990 3.1 is read, words in lower case.
+        Every element of RFC 9990 3.1 is read, keywords in lower case.
         """
         report = parseAggregateReport(WHOLE.encode())
         [record] = report.records

@@ -212,7 +212,7 @@ class ParseDMARCRecordTests(SynchronousTestCase):
 
     def test_failureOptions(self) -> None:
         """
-        They are nothing without C{ruf} (RFC 9989 4.7).
+        C{fo} is ignored without C{ruf} (RFC 9989 4.7).
         """
         self.assertEqual(usable("v=DMARC1; p=none; fo=1:d").fo, ("0",))
         options = usable("v=DMARC1; p=none; fo = 0:1:d:d ; ruf=mailto:a@b.example").fo
@@ -289,7 +289,7 @@ class RecordNameTests(SynchronousTestCase):
 
     def test_name(self) -> None:
         """
-        It is asked for in A-labels (RFC 9989 5.3.1).
+        The record's name is in A-labels (RFC 9989 5.3.1).
         """
         name = dmarcRecordName(Domain.parse("bücher.example"))
         self.assertEqual(name, "_dmarc.xn--bcher-kva.example")

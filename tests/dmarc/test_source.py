@@ -159,7 +159,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a source of DMARC reports, of one phase.
+        The source provides its interface, for DMARC reports, with one phase.
         """
         source = self.world.source()
         verifyObject(IReportSource, source)
@@ -307,7 +307,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_tooLarge(self) -> None:
         """
-        A report beyond any size is cut off, and says so.
+        A report beyond the size limit is truncated, and says so.
         """
         self.world.largest = 50_000
         for row in rowsFrom(2 * PAGE):
@@ -329,7 +329,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_omitted(self) -> None:
         """
-        It says so, too, where a flood was not stored as it came.
+        A report also says if a flood was recorded in part only.
         """
         store = Rows(1)
         store.omitted = 77
@@ -361,8 +361,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_gone(self) -> None:
         """
-        A domain that publishes no record any more, or no destination, gets no
-        report.
+        A domain that has removed its record or destinations gets no report.
         """
         self.world.record()
         self.world.resolver.put("_dmarc.a.example", RRType.TXT, "v=DMARC1; p=none")
@@ -446,7 +445,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_externalSubdomain(self) -> None:
         """
-        It is the policy domain that is confirmed, not its organization.
+        The confirmation is for the policy domain, not its organization.
         """
         sub = Domain("sub.a.example")
         self.world.asks(sub, OTHER)
@@ -567,7 +566,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_notTo(self) -> None:
         """
-        A domain that gets none isn't even looked up.
+        An excluded domain isn't even looked up.
         """
         self.world.record()
         for settings in (
@@ -597,7 +596,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def test_wanted(self) -> None:
         """
-        One message that was wanted is enough of a sign.
+        One wanted message is enough.
         """
         self.world.record(evaluation(wanted=False), times=3)
         self.world.record(evaluation())

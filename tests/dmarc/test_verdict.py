@@ -217,7 +217,7 @@ class OverrideTests(EvaluateTestCase):
 
     def test_testMode(self) -> None:
         """
-        One level less with C{t=y} (RFC 9989 4.7).
+        C{t=y} weakens the policy by one level (RFC 9989 4.7).
         """
         for policy, done in ((REJECT, QUARANTINE), (QUARANTINE, NONE)):
             verdict = self.evaluated(f"v=DMARC1; p={policy}; t=y", FORGED)

@@ -101,7 +101,7 @@ def checked(
     iprev: str = "",
 ) -> Authentication:
     """
-    A message from 192.0.2.1, whose client says it is mail.client.example.
+    The results for a message from 192.0.2.1, whose HELO name is mail.client.example.
     """
     return Authentication(
         "192.0.2.1",

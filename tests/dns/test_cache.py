@@ -82,7 +82,7 @@ class CacheTests(SynchronousTestCase):
 
     def test_clockSetBack(self) -> None:
         """
-        Nothing lasts for longer because the clock was set back.
+        Setting the clock back doesn't prolong lifetimes.
         """
         cache = Cache()
         cache.put(ASKED, ANSWER, NOW)
@@ -140,8 +140,8 @@ class CacheTests(SynchronousTestCase):
 
     def test_cheap(self) -> None:
         """
-        Remembering saves far more than it costs: well below a tenth of a
-        millisecond, where asking takes one or more.
+        A cached answer costs well below a tenth of a millisecond, a query one or
+        more.
         """
         cache = Cache()
         cache.put(ASKED, ANSWER, NOW)

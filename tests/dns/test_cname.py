@@ -65,7 +65,7 @@ class StepsTests(SynchronousTestCase):
 
     def test_unclear(self) -> None:
         """
-        One AD bit for several steps says enough only if it is set.
+        One AD bit for several steps is conclusive only if it is set.
         """
         self.assertTrue(needsSteps(WHOLE))
         self.assertFalse(needsSteps(replace(WHOLE, authentic=True)))
@@ -107,7 +107,7 @@ class StepsTests(SynchronousTestCase):
 
     def test_otherTarget(self) -> None:
         """
-        It doesn't help that a CNAME is authentic if it leads elsewhere.
+        An authentic CNAME to another target doesn't count.
         """
         answer = withStepAuthenticity(
             WHOLE,
@@ -122,8 +122,8 @@ class StepsTests(SynchronousTestCase):
 
     def test_failed(self) -> None:
         """
-        If one step can't be looked up, nothing is known about the whole: an
-        attacker might see to that (RFC 7672 2.1.1).
+        If one step's lookup fails, the authenticity of the whole is unknown: an
+        attacker might cause that (RFC 7672 2.1.1).
         """
         error = ExtendedError(6)
         parts = [

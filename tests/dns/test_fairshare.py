@@ -25,7 +25,7 @@ class FairResolverTests(SynchronousTestCase):
 
     def slow(self, client: str, *names: str) -> list[Deferred[Answer]]:
         """
-        Look up names whose servers take their time.
+        Look up names whose answers are pending.
         """
         for name in names:
             self.dns.hang(name, RRType.A)
@@ -37,7 +37,7 @@ class FairResolverTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        Each gets a resolver.
+        Each client gets an L{IResolver}.
         """
         resolver = self.resolver.forClient("x")
         self.assertTrue(verifyObject(IResolver, resolver))

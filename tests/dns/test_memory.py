@@ -36,14 +36,14 @@ class MemoryResolverTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a resolver.
+        The resolver provides its interface.
         """
         self.assertTrue(verifyObject(IResolver, MemoryResolver()))
 
     def test_records(self) -> None:
         """
-        Records are found however the name is spelled, and may be given as in
-        a zone file.
+        Records are found by any spelling of the name, and may be given as in a zone
+        file.
         """
         resolver = MemoryResolver(
             {

@@ -12,7 +12,7 @@ from moxtls.dns.types import Answer, LookupStatus, RRType
 
 def naming(*rounds: tuple[str, ...]) -> LookupGenerator[list[str]]:
     """
-    Asks for names round by round, and finds the names that were answered.
+    Query names round by round, and return the answered ones.
     """
     found: list[str] = []
     for names in rounds:
@@ -35,8 +35,8 @@ class ParallelTests(SynchronousTestCase):
 
     def test_merged(self) -> None:
         """
-        Each gets its own answers, in its own order, and nothing is asked
-        twice in a round.
+        Each generator gets its own answers, in its own order, and no question is
+        repeated in a round.
         """
         inquiries = [naming(("a", "b"), ("c",)), naming(("b", "a")), naming()]
         found = runWithAnswers(parallel(inquiries), self.answer)

@@ -32,8 +32,7 @@ class SystemNameServersTests(SynchronousTestCase):
 
     def test_typical(self) -> None:
         """
-        Servers are asked in the order in which they are named
-        (resolv.conf(5)).
+        Servers are queried in their order in the file (resolv.conf(5)).
         """
         self.assertEqual(
             systemNameServers(TYPICAL),
@@ -42,7 +41,7 @@ class SystemNameServersTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        Without a server named, this host is asked.
+        Without a server, this host is queried.
         """
         for text in ("", "search example.com\n", "nameserver\n", "nameserver x\n"):
             self.assertEqual(systemNameServers(text), DEFAULT_SERVERS)

@@ -121,7 +121,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a resolver.
+        The resolver provides its interface.
         """
         self.assertTrue(verifyObject(IResolver, self.resolver(LOCAL)))
 
@@ -152,7 +152,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_impossible(self) -> None:
         """
-        Names that can't be in the DNS aren't asked for.
+        Names that can't be in the DNS aren't queried.
         """
         answer = self.lookup(self.resolver(LOCAL), "a..example")
         self.assertEqual(
@@ -212,8 +212,8 @@ class ResolverTests(SynchronousTestCase):
 
     def test_forgeriesAreFinal(self) -> None:
         """
-        When a server that is trusted has found forgeries, no other is asked,
-        which might believe them (RFC 4035 4.7).
+        If a trusted server has found forgeries, no other one is queried, which might
+        accept them (RFC 4035 4.7).
         """
         self.network.replies[LOCAL] = failedAnswer(SOUGHT, "SERVFAIL", (BOGUS,))
         trusted = replace(OTHER, trusted=True)
@@ -277,8 +277,8 @@ class ResolverTests(SynchronousTestCase):
 
     def test_atATime(self) -> None:
         """
-        Only so many queries are made at a time; those that wait can be given
-        up, and are waited for no longer than others.
+        The number of concurrent queries is limited; waiting ones can be cancelled,
+        and have the same timeout.
         """
         self.network.replies[LOCAL] = None
         resolver = self.resolver(LOCAL, maxQueries=2)
@@ -363,7 +363,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_localFirst(self) -> None:
         """
-        Until servers were probed, those are asked that may be trustsAD.
+        Before the probe, only servers that may be trusted are queried.
         """
         self.lookup(self.resolver(OTHER, LOCAL))
         self.assertEqual(self.network.servers, [LOCAL])
@@ -396,8 +396,8 @@ class ChainTests(SynchronousTestCase):
 
     def test_mixed(self) -> None:
         """
-        Each step is asked for, once, if a server that is trustsAD has not
-        called the whole authentic (RFC 7672 2.2.2).
+        Each step is queried, once, if a trusted server hasn't called the whole
+        authentic (RFC 7672 2.2.2).
         """
         resolver = Resolver(self.clock, [LOCAL], self.network.ask)
         for _ in range(2):
@@ -416,7 +416,7 @@ class ChainTests(SynchronousTestCase):
 
     def test_notTrusted(self) -> None:
         """
-        No probe is sent if no server is configured as trusted.
+        Without trusted servers, steps aren't queried.
         """
         resolver = Resolver(self.clock, [OTHER], self.network.ask)
         answer = self.successResultOf(resolver.lookup("a.example", RRType.A))
@@ -436,7 +436,7 @@ class ChainTests(SynchronousTestCase):
 
     def test_cancel(self) -> None:
         """
-        Giving up gives up on all steps.
+        Cancellation cancels all steps.
         """
         self.network.replies[LOCAL, self.end] = None
         resolver = Resolver(self.clock, [LOCAL], self.network.ask)
@@ -533,7 +533,7 @@ class ProbedResolverTests(SynchronousTestCase):
 
     def answer(self, authentic: bool) -> None:
         """
-        Answer everything that is asked.
+        Answer all queries.
         """
         while self.asked:
             asked = self.questions
@@ -559,7 +559,7 @@ class ProbedResolverTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a resolver.
+        The resolver provides its interface.
         """
         verifyObject(IResolver, self.resolver)
 
@@ -609,7 +609,7 @@ class ProbedResolverTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        Stopping gives up on a probe, and leaves nothing behind.
+        Stopping cancels a probe, and leaves no delayed calls.
         """
         self.resolver.startService()
         self.successResultOf(self.resolver.stopService())

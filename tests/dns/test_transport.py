@@ -65,7 +65,7 @@ class DNSTransportTests(TestCase):
 
     async def test_datagram(self) -> None:
         """
-        One datagram there and one back; no socket is left open.
+        A query is one datagram in each direction; no socket is left open.
         """
         before = await self.readers()
         answer = await self.ask()
@@ -76,7 +76,7 @@ class DNSTransportTests(TestCase):
 
     async def test_negative(self) -> None:
         """
-        That there is nothing is an answer as well.
+        A negative response is an answer as well.
         """
         answer = await self.ask(Question("nothing.example.com", RRType.A))
         self.assertEqual((answer.status, answer.ttl), (LookupStatus.NO_NAME, 60))
@@ -93,7 +93,7 @@ class DNSTransportTests(TestCase):
 
     async def test_truncated(self) -> None:
         """
-        An answer that doesn't fit is asked for over TCP (RFC 7766 5).
+        A truncated answer is repeated over TCP (RFC 7766 5).
         """
         self.zone.put(
             "mx.example.com", RRType.TXT, *(f'"{n} {"x" * 200}"' for n in range(200))
@@ -139,7 +139,7 @@ class DNSTransportTests(TestCase):
 
     async def test_noTCP(self) -> None:
         """
-        It doesn't help that there is a shorter answer if TCP isn't there.
+        A truncated answer is of no use if TCP fails.
         """
         await self.server.stopStream()
         self.zone.tricks.append(Trick.TRUNCATE)

@@ -51,8 +51,8 @@ class ExtendedErrorTests(SynchronousTestCase):
 
     def test_dnssec(self) -> None:
         """
-        Some errors say that data didn't validate or couldn't be validated,
-        others that there was none (RFC 8914 4).
+        The extended errors about DNSSEC: failed, impossible and missing validation
+        (RFC 8914 4).
         """
         dnssec = [code for code in range(100) if ExtendedError(code).isDNSSEC]
         self.assertEqual(dnssec, [1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 25, 27])
@@ -71,7 +71,7 @@ class ExtendedErrorTests(SynchronousTestCase):
     @given(st.integers(0, 0xFFFF), st.text())
     def test_strangersWords(self, code: int, text: str) -> None:
         """
-        Nothing of the text gets into a report.
+        The extra text isn't in reports.
         """
         reason = ExtendedError(code, text).reasonCode
         self.assertEqual(reason, ExtendedError(code).reasonCode)
@@ -85,14 +85,14 @@ class AnswerTests(SynchronousTestCase):
 
     def test_failed(self) -> None:
         """
-        That there is nothing isn't a failure.
+        A negative answer isn't a failure.
         """
         failed = [each for each in LookupStatus if replace(ANSWER, status=each).failed]
         self.assertEqual(failed, [LookupStatus.FAILED])
 
     def test_canonicalName(self) -> None:
         """
-        It is the last target, if there are CNAMEs.
+        The canonical name is the last CNAME target, if there are CNAMEs.
         """
         self.assertEqual(ANSWER.canonicalName, "a.example")
         chain = (

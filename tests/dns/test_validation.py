@@ -130,6 +130,6 @@ class DiagnosisTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """
-        Without servers, there is nothing that validates.
+        Without servers, there is no validation.
         """
         self.assertIn("no DNS server is configured", self.describe())

@@ -142,8 +142,7 @@ class NameTests(SynchronousTestCase):
     @given(st.text(max_size=80) | st.text("aZ.\\0259@-_* ", max_size=80))
     def test_any(self, text: str) -> None:
         """
-        Any text is a name or not; the normal one stays as it is, and can be
-        asked for.
+        Any text is a name or not; a normalized one is stable, and can be queried.
         """
         normal = normalName(text)
         if normal is not None:
@@ -172,7 +171,7 @@ class EncodeQueryTests(SynchronousTestCase):
 
     def test_kinds(self) -> None:
         """
-        Each kind can be asked for.
+        Each type can be queried.
         """
         for kind in RRType:
             query = dns.message.from_wire(encodeQuery(Question("a.example", kind), 1))
@@ -325,8 +324,8 @@ class ParseResponseTests(SynchronousTestCase):
 
     def test_wrongDigest(self) -> None:
         """
-        A TLSA record whose data has the wrong length can be read; whether it
-        can be used is for DANE to say (RFC 7671 4).
+        A TLSA record whose data has the wrong length is parsed; DANE decides on its
+        usability (RFC 7671 4).
         """
         asked = Question("_25._tcp.a.example", RRType.TLSA)
         octets = wire(response(asked, "_25._tcp.a.example. 60 IN TLSA 3 1 0 AB01"))
@@ -337,7 +336,7 @@ class ParseResponseTests(SynchronousTestCase):
 
     def test_otherRecords(self) -> None:
         """
-        Records that weren't asked for aren't even looked at.
+        Records of other types aren't parsed.
         """
         octets = wire(
             response(
@@ -485,7 +484,7 @@ class ParseResponseTests(SynchronousTestCase):
 
     def test_contradiction(self) -> None:
         """
-        Records at a name that is said not to be there are not trustsAD.
+        Records at a nonexistent name are not accepted.
         """
         answer = parsed(
             response(
@@ -530,7 +529,7 @@ class AnyOctetsTests(SynchronousTestCase):
 
     def test_truncations(self) -> None:
         """
-        A message that breaks off is never taken for a whole one.
+        A truncated message is never accepted.
         """
         for length in range(len(GOOD)):
             self.check(GOOD[:length])
@@ -558,7 +557,7 @@ class AnyOctetsTests(SynchronousTestCase):
     )
     def test_mutations(self, changes: list[tuple[int, int]]) -> None:
         """
-        A good message, but for some octets.
+        A valid message with some octets changed.
         """
         octets = bytearray(GOOD)
         for index, value in changes:

@@ -133,7 +133,7 @@ class AggregateDifferencesTests(SynchronousTestCase):
 
     def test_heading(self) -> None:
         """
-        Everything that it says about itself counts.
+        All metadata of a report counts.
         """
         for changes in (
             {"organization": "else.test"},
@@ -161,9 +161,9 @@ class AggregateDifferencesTests(SynchronousTestCase):
 
     def test_period(self) -> None:
         """
-        RFC 9990 3.1.1.4: a report is about the interval in which the mail came,
-        or, if it couldn't be made at its end, about some that follow too; about a
-        day at most, and about nothing that isn't over.
+        RFC 9990 3.1.1.4: a report is about the interval of the mail, or, if it
+        couldn't be made at its end, about some that follow too; about a day at most,
+        and about no unfinished interval.
         """
         self.assertEqual(Span(NOON, NOON + HOUR), spanOf(1, NOON + 1))
         late = NOON + 3 * DAY

@@ -43,7 +43,7 @@ class LabClockTests(SynchronousTestCase):
 
     def test_provides(self) -> None:
         """
-        It stands in for a reactor.
+        The clock provides the reactor's interface.
         """
         verifyObject(IReactorTime, self.clock)
 
@@ -203,7 +203,7 @@ class EndDayTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """
-        It can be broken off.
+        Waiting can be cancelled.
         """
         ending = self.begin()
         self.reactor.advance(1)

@@ -21,9 +21,9 @@ class ExpectedAggregatesTests(SynchronousTestCase):
 
     def test_whom(self) -> None:
         """
-        Domains that ask for a report and may get one are in the expected reports,
+        Domains that request a report and may get one are in the expected reports,
         with their addresses; domains without a record, unknown ones, and those whose
-        record can't be looked up are not.
+        lookup fails are not.
         """
         self.assertIn(("outsourced.test", "dmarc@collector.test"), OWED)
         self.assertIn(("unasked.test", "dmarc@unasked.test"), OWED)
@@ -34,8 +34,8 @@ class ExpectedAggregatesTests(SynchronousTestCase):
 
     def test_counted(self) -> None:
         """
-        Messages that differ in nothing are counted together (RFC 9990
-        3.1.1.7), with both of their signatures.
+        Equal messages are counted together (RFC 9990 3.1.1.7), with both of their
+        signatures.
         """
         (record,) = OWED["aligned.test", "dmarc@aligned.test"].records
         self.assertEqual(2, record.count)
@@ -49,8 +49,8 @@ class ExpectedAggregatesTests(SynchronousTestCase):
 
     def test_subdomains(self) -> None:
         """
-        Those below a policy domain are in its report, each with a record of
-        its own (RFC 9990 3.1.2).
+        Subdomains are in the report of their policy domain, each with a record of its
+        own (RFC 9990 3.1.2).
         """
         records = OWED["parent.test", "dmarc@parent.test"].records
         self.assertEqual(

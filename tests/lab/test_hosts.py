@@ -46,7 +46,7 @@ MESSAGE = b"Subject: hello\r\n\r\n.dot\r\n"
 
 class MailDestinationTests(LabTestCase):
     """
-    Takes mail and keeps it.
+    Tests for the mail hosts, which keep all mail.
     """
 
     def begin(self, identity: Identity | None) -> None:
@@ -331,7 +331,7 @@ class WebHostTests(LabTestCase):
 
     async def test_reports(self) -> None:
         """
-        Reports are taken at one place (RFC 8460 5.4), and not elsewhere.
+        Reports are accepted at one URI (RFC 8460 5.4), and not elsewhere.
         """
         await self.check(
             (200, b""), "intake.reports.test", "/tlsrpt/good.test", b"report"

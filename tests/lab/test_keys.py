@@ -34,7 +34,7 @@ def verify(identity: Identity, ca: LabCA) -> None:
 
 class IdentityForTests(SynchronousTestCase):
     """
-    Each certificate is good, or bad in the way it is meant to be.
+    Each certificate is valid, or invalid as specified.
     """
 
     def setUp(self) -> None:
@@ -52,7 +52,7 @@ class IdentityForTests(SynchronousTestCase):
 
     def test_good(self) -> None:
         """
-        A good one is fine.
+        A good certificate verifies.
         """
         verify(self.identity(Certificate.GOOD), self.ca)
 

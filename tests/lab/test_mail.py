@@ -95,7 +95,7 @@ class FindMessageTests(SynchronousTestCase):
 
     def test_nowhere(self) -> None:
         """
-        It may be nowhere, and there may be no Maildir yet.
+        A message may be in no mailbox, and there may be no Maildir yet.
         """
         self.assertIsNone(findMessage(self.root, "<one@a.test>"))
         self.put("new/1", "<one@a.test>")
@@ -153,8 +153,8 @@ class AuthenticationResultsTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        Without a policy nothing is done, and without signatures there are
-        none.
+        Without a policy there is no disposition, and without signatures there are no
+        results.
         """
         verdict = Verdict(AuthResult.NONE, Domain("a.test"))
         self.assertEqual(FoundMessage("fail", (), "none", "none"), self.seen(verdict))
@@ -179,7 +179,7 @@ class AuthenticationResultsTests(SynchronousTestCase):
 
     def test_otherRefusal(self) -> None:
         """
-        It may have been for another reason.
+        The refusal may have another reason.
         """
         self.assertEqual(FoundMessage(), seenIn("5.1.1 No such mailbox here"))
 
@@ -254,7 +254,7 @@ class SendTests(LabTestCase):
 
     async def test_accepted(self) -> None:
         """
-        It comes from the address it is to come from, as it is.
+        The message comes from the specified address, unchanged.
         """
         self.listen()
         answer = await self.post()

@@ -48,7 +48,7 @@ class PublishedTests(SynchronousTestCase):
 
     def test_sink(self) -> None:
         """
-        Reports arrive at a host that is there.
+        The MX of report destinations exists.
         """
         self.assertEqual(["10 mx.reports.test."], texts("reports.test", "MX"))
         self.assertTrue(texts("mx.reports.test", "A"))

@@ -128,7 +128,7 @@ class RunTests(TestCase):
 
     async def test_cancelled(self) -> None:
         """
-        It can be broken off at any moment, and leaves nothing behind.
+        A run can be cancelled at any moment, and leaves no files and delayed calls.
         """
         running = self.begin(False, FEW)
         await deferLater(reactor, 0.3)
@@ -137,7 +137,7 @@ class RunTests(TestCase):
 
     async def test_again(self) -> None:
         """
-        A lab takes the place of an earlier one, but not while that runs.
+        A lab replaces an earlier one, but not a running one.
         """
         network = anyNetwork(random.randint)
         running = self.begin(False, FEW, network)
@@ -154,7 +154,7 @@ class RunTests(TestCase):
 
     async def socket(self, running: Deferred[int]) -> None:
         """
-        Wait until commands are taken.
+        Wait until the command socket listens.
         """
         while not Path(socketPath(self.directory)).exists():
             self.assertNoResult(running)
@@ -162,7 +162,7 @@ class RunTests(TestCase):
 
     async def test_notALab(self) -> None:
         """
-        Nothing is written where other things are.
+        Folders with other files are left unchanged.
         """
         self.directory.mkdir()
         mine = self.directory / "mine.txt"

@@ -74,7 +74,7 @@ class ExpectedReportsTests(SynchronousTestCase):
 
     def test_everybody(self) -> None:
         """
-        Each domain gets a report, and the host that wants one.
+        Each domain gets a report, and the host that requests one.
         """
         domains = {each.domain for each in DESTINATIONS}
         self.assertEqual(domains | {SHARED_HOST}, set(self.reports))

@@ -23,8 +23,8 @@ class SendersTests(SynchronousTestCase):
 
     def test_apart(self) -> None:
         """
-        Each has a name and an address that nothing else in the lab has, so
-        that reports tell them apart (RFC 9990 3.1.1.8).
+        Each sender has a unique name and address in the lab, so that reports
+        distinguish them (RFC 9990 3.1.1.8).
         """
         domains = [each.domain for each in (*SENDERS, *DESTINATIONS)]
         self.assertEqual(len(domains), len(set(domains)))
@@ -81,8 +81,7 @@ class SenderPlansTests(SynchronousTestCase):
 
     def test_below(self) -> None:
         """
-        Some names below a domain are there, and others aren't (RFC 9989
-        3.2.13).
+        Some subdomains exist, and others don't (RFC 9989 3.2.13).
         """
         there = resolve("news.parent.test", "A")
         self.assertEqual(dns.rcode.NOERROR, there.rcode)

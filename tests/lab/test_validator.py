@@ -38,8 +38,8 @@ class ResolvingTests(SynchronousTestCase):
 
     def test_unsigned(self) -> None:
         """
-        Records of a zone whose parent proves that it has no DS are insecure
-        (RFC 4035 4.3), and are given all the same.
+        Records of a zone whose parent proves that it has no DS are insecure (RFC 4035
+        4.3), and returned all the same.
         """
         found = resolve("good.test", "MX")
         self.assertFalse(found.secure)
@@ -47,8 +47,8 @@ class ResolvingTests(SynchronousTestCase):
 
     def test_noRecords(self) -> None:
         """
-        That a name has no such records can be secure (RFC 4035 5.4), also
-        where it only has names below it (RFC 4592 2.2.2).
+        The absence of records can be secure (RFC 4035 5.4), also at a name that only
+        has names below it (RFC 4592 2.2.2).
         """
         for name in ("mx.dane-ee.test", "_tcp.mx.dane-ee.test", "test", "."):
             with self.subTest(name):
@@ -59,7 +59,7 @@ class ResolvingTests(SynchronousTestCase):
 
     def test_noName(self) -> None:
         """
-        That there is no such name can be secure.
+        The absence of a name can be secure.
         """
         for name in ("nope.dane-ee.test", "a.b.mx.dane-ee.test", "zzz.test", "zzz"):
             with self.subTest(name):
@@ -143,7 +143,7 @@ class BogusTests(SynchronousTestCase):
 
     def test_anchor(self) -> None:
         """
-        Nothing is believed without the key that trust begins with.
+        Nothing is secure without the trust anchor.
         """
         stranger = dns.dnssec.make_ds_rdataset((dns.name.root, _someKeys()), {"SHA256"})
         doubting = Validator(authority().respond, stranger, lambda: NOON)
@@ -169,7 +169,7 @@ class BogusTests(SynchronousTestCase):
 
     def test_wrongProof(self) -> None:
         """
-        A denial of one name says nothing about another.
+        A denial of one name doesn't prove another's absence.
         """
 
         def mislead(query: dns.message.Message) -> dns.message.Message:
@@ -194,7 +194,7 @@ class ResponseTests(SynchronousTestCase):
 
     def test_authenticData(self) -> None:
         """
-        AD is for those that ask with DO or AD (RFC 6840 5.7, 5.8).
+        AD is set for queries with DO or AD (RFC 6840 5.7, 5.8).
         """
         query = ask("dane-ee.test", "MX")
         self.assertTrue(validator().respond(query).flags & dns.flags.AD)
@@ -208,7 +208,7 @@ class ResponseTests(SynchronousTestCase):
 
     def test_signatures(self) -> None:
         """
-        Signatures and proofs are for those that ask with DO (RFC 4035 3.2.1).
+        Signatures and proofs are in responses to queries with DO (RFC 4035 3.2.1).
         """
         for dnssec in (True, False):
             for name in ("dane-ee.test", "x.dane-ee.test"):
@@ -249,7 +249,7 @@ def _someKeys() -> dns.rdataset.Rdataset:
 
 def _without(kinds: set[dns.rdatatype.RdataType]) -> Validator:
     """
-    One to whom the server of C{dane-ee.test} doesn't tell all.
+    A validator that gets incomplete responses from the server of C{dane-ee.test}.
     """
 
     def ask(query: dns.message.Message) -> dns.message.Message:

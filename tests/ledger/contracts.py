@@ -187,7 +187,7 @@ class OutcomeContract(Contract):
 
     def test_interface(self) -> None:
         """
-        It has the methods of L{IOutcomeStore}.
+        The store provides L{IOutcomeStore}.
         """
         verifyObject(IOutcomeStore, self.ledger.outcomes)
 
@@ -313,8 +313,8 @@ class OutcomeContract(Contract):
 
     def test_seenInNone(self) -> None:
         """
-        A failure that no session is counted for is kept with a count of 0
-        (RFC 7672 2.2: unusable records are worth telling).
+        A failure without sessions is kept with a count of 0 (RFC 7672 2.2: unusable
+        records are worth reporting).
         """
         tally = PolicyTally(tlsa(MX), succeeded=1, failures=Counter({UNUSABLE: 0}))
         self.record(SessionOutcome(ORG, None, (tally, tally)))
@@ -547,8 +547,8 @@ class OutcomeContract(Contract):
 
     def test_settleAgain(self) -> None:
         """
-        Doing it again files nothing twice: a known key is passed over, and
-        the report keeps its state.
+        Settling again files nothing twice: a known key is skipped, and the report
+        keeps its state.
         """
         self.record(good())
         first, second = report(), report(destination="https://example.org/r")
@@ -561,7 +561,7 @@ class OutcomeContract(Contract):
 
     def test_settleBothPhases(self) -> None:
         """
-        A domain gets a report in each phase, if it has to do with both.
+        A domain with results in both phases gets a report in each.
         """
         self.record(good(), good(NET, ORG))
         first = report()
@@ -603,7 +603,7 @@ class OutcomeContract(Contract):
 
     def test_strangersWords(self) -> None:
         """
-        Text no database takes is stored all the same, within bounds.
+        Text that databases refuse is stored in a bounded, encoded form.
         """
         nasty = replace(
             EXPIRED, mxHELO="a\0b\udc80\n" + "x" * 5000, additional="\U0001f4a9" * 5000
@@ -659,7 +659,7 @@ class ArchiveContract(Contract):
 
     def test_interface(self) -> None:
         """
-        It has the methods of L{IReportArchive}.
+        The store provides L{IReportArchive}.
         """
         verifyObject(IReportArchive, self.ledger.archive)
 
@@ -723,7 +723,7 @@ class ArchiveContract(Contract):
 
     def test_takeSeveral(self) -> None:
         """
-        Several are taken at once, the oldest first; more only when none of
+        Several reports are taken at once, the oldest first; more only when none of
         these is left.
         """
         reports = [report(Domain(f"{n}.example"), composed=n) for n in range(5)]
@@ -915,13 +915,13 @@ class SuppressionContract(Contract):
 
     def test_interface(self) -> None:
         """
-        It has the methods of L{ISuppressions}.
+        The store provides L{ISuppressions}.
         """
         verifyObject(ISuppressions, self.ledger.suppressions)
 
     def test_active(self) -> None:
         """
-        An entry keeps reports of its kind away until its time is over.
+        An entry suppresses reports of its kind until it expires.
         """
         entry = self.put(ReportKind.TLS, 10.5)
         self.assertEqual(self.active(10.25), entry)
@@ -958,7 +958,7 @@ class SuppressionContract(Contract):
 
     def test_pages(self) -> None:
         """
-        They are listed a page at a time, also those of the same time.
+        Entries are listed a page at a time, also those of the same time.
         """
         for number in range(6):
             for kind in (None, ReportKind.TLS):
@@ -975,7 +975,7 @@ class SuppressionContract(Contract):
 
     def test_remove(self) -> None:
         """
-        Only the entry for exactly the kind given goes.
+        Only the entry of exactly that kind is removed.
         """
         self.put(None, 5)
         remove = self.ledger.suppressions.remove
@@ -992,7 +992,7 @@ class PolicyContract(Contract):
 
     def test_interface(self) -> None:
         """
-        It has the methods of L{IPolicyStore}.
+        The store provides L{IPolicyStore}.
         """
         verifyObject(IPolicyStore, self.ledger.policies)
 
@@ -1020,7 +1020,7 @@ class PolicyContract(Contract):
 
     def test_used(self) -> None:
         """
-        Use is noted where something is remembered, and makes nothing be.
+        Use is recorded for cached policies only.
         """
         policies = self.ledger.policies
         self.got(policies.save(cached()))
@@ -1030,7 +1030,7 @@ class PolicyContract(Contract):
 
     def test_entries(self) -> None:
         """
-        They are listed last used first.
+        Policies are listed by last use, the latest first.
         """
         policies = self.ledger.policies
         for domain, lastUse in ((ORG, 1.0), (MX, 3.0), (NET, 2.0)):
@@ -1040,7 +1040,7 @@ class PolicyContract(Contract):
 
     def test_pages(self) -> None:
         """
-        They are listed a page at a time, also those last used at the same time.
+        Policies are listed a page at a time, also those last used at the same time.
         """
         for number in range(6):
             entry = cached(Domain(f"d{number}.example"), number // 3)
@@ -1049,7 +1049,7 @@ class PolicyContract(Contract):
 
     def test_drop(self) -> None:
         """
-        Dropping says whether there was anything.
+        Dropping returns whether there was a policy.
         """
         policies = self.ledger.policies
         self.got(policies.save(cached()))
@@ -1068,13 +1068,13 @@ class LeaseContract(Contract):
 
     def test_interface(self) -> None:
         """
-        It has the methods of L{ILeases}.
+        The store provides L{ILeases}.
         """
         verifyObject(ILeases, self.ledger.leases)
 
     def test_one(self) -> None:
         """
-        One holder has it until it runs out, and can prolong it.
+        One holder has a lease until it expires, and can prolong it.
         """
         self.assertTrue(self.acquire("a", 10, 0))
         self.assertFalse(self.acquire("b", 20, 9.5))
@@ -1095,7 +1095,7 @@ class LeaseContract(Contract):
 
     def test_names(self) -> None:
         """
-        Leases of different names have nothing to do with each other.
+        Leases of different names are independent.
         """
         self.acquire("a", 10, 0)
         self.assertTrue(self.got(self.ledger.leases.acquire("other", "b", 10, 0)))

@@ -70,7 +70,7 @@ class EvaluationContract(Contract):
 
     def ofDay(self) -> ReportPeriod:
         """
-        That of L{ORG} with an interval of a day.
+        The period of L{ORG} with an interval of a day.
         """
         (period,) = (
             each
@@ -102,7 +102,7 @@ class EvaluationContract(Contract):
 
     def test_interface(self) -> None:
         """
-        It has the methods of L{IEvaluationStore}.
+        The store provides L{IEvaluationStore}.
         """
         verifyObject(IEvaluationStore, self.ledger.evaluations)
 
@@ -162,8 +162,8 @@ class EvaluationContract(Contract):
 
     def test_closings(self) -> None:
         """
-        Those of all domains at once count for each; no two are in the same
-        second, and old ones are forgotten.
+        Closing all domains at once counts for each; no two closings are in the same
+        second, and old ones are removed.
         """
         evaluations, now = self.ledger.evaluations, NOON + 1200
         for _ in range(2):
@@ -182,8 +182,8 @@ class EvaluationContract(Contract):
 
     def test_kept(self) -> None:
         """
-        An evaluation comes back as it was, with all that a report says of it
-        (RFC 9990 3.1).
+        A stored evaluation is complete, with all that a report contains of it (RFC
+        9990 3.1).
         """
         published = PublishedPolicy(
             ORG,
@@ -580,7 +580,7 @@ class HistoryContract(Contract):
 
     def test_interface(self) -> None:
         """
-        It has the methods of L{ISenderHistory}.
+        The store provides L{ISenderHistory}.
         """
         verifyObject(ISenderHistory, self.history)
 

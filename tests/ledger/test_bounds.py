@@ -35,8 +35,8 @@ class CleanTests(SynchronousTestCase):
     @given(st.text(st.characters(exclude_categories=())), st.integers(0, 30))
     def test_storable(self, text: str, longest: int) -> None:
         """
-        Any text becomes UTF-8 without NUL, of bounded length; doing it again
-        changes nothing.
+        Any text becomes UTF-8 without NUL, of bounded length; repeating that changes
+        nothing.
         """
         result = clean(text, longest)
         self.assertNotIn(b"\0", result.encode("utf-8"))
@@ -73,7 +73,8 @@ class FoldedFailureTests(SynchronousTestCase):
 
     def test_many(self) -> None:
         """
-        First the peer's particulars go, and in the end all but our own words.
+        Details of the peer are dropped first, and at last everything but the reason
+        code.
         """
         folded = replace(EXPIRED, mxHELO="", sendingIP="", receivingIP="")
         bare = FailureDetail(EXPIRED.resultType, EXPIRED.reasonCode)

@@ -31,7 +31,7 @@ from tests.postgres import emptyDatabase, kick, renamed
 
 class _Writing(SynchronousTestCase):
     """
-    A database with a table of words.
+    A writer of a database with a table of words.
     """
 
     def makeURL(self) -> str:
@@ -94,8 +94,8 @@ class GroupTests(_Writing):
 
     def test_oneCommit(self) -> None:
         """
-        Everything that waits goes into one transaction, and each caller is
-        answered after its commit.
+        All waiting operations share one transaction, and each Deferred fires after
+        its commit.
         """
         self.occupy()
         stored = [self.store(word) for word in "abcdefgh"]
@@ -109,8 +109,8 @@ class GroupTests(_Writing):
 
     def test_order(self) -> None:
         """
-        Things happen in the order in which they were asked for; neighbours of
-        the same kind happen together.
+        Operations are performed in order; adjacent ones of the same kind are
+        performed together.
         """
         seen: list[object] = []
 
@@ -130,8 +130,8 @@ class GroupTests(_Writing):
 
     def test_oneFails(self) -> None:
         """
-        An operation that can't be done fails its own caller; the others of
-        its group are done all the same, once.
+        A failing operation fails its own Deferred; the others of its group are
+        performed all the same, once.
         """
         self.occupy()
         before = self.store("a")
@@ -184,7 +184,7 @@ class GroupTests(_Writing):
 
 class BusyTests(_Writing):
     """
-    Others write, too.
+    Tests with other writers.
     """
 
     def refused(self, times: int, code: int) -> Deferred[int]:
@@ -231,7 +231,7 @@ class BusyTests(_Writing):
 
 class LostConnectionTests(_Writing):
     """
-    A server that goes away and comes back.
+    Tests with a server that restarts.
     """
 
     def makeURL(self) -> str:

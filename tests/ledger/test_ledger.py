@@ -77,7 +77,7 @@ class OnSQLite(Contract):
 
 class OnPostgres(Contract):
     """
-    One database, emptied before each test.
+    A PostgreSQL database, emptied before each test.
     """
 
     def makeLedger(self) -> Stores:

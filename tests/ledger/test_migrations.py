@@ -81,8 +81,7 @@ class MigrationContract(Contract):
 
     def test_fromNothing(self) -> None:
         """
-        All migrations, applied to nothing, make exactly the tables that the
-        code knows.
+        All migrations, from an empty database, make exactly the tables of the code.
         """
         database = self.open()
         migrate(database)
@@ -119,7 +118,7 @@ class MigrationContract(Contract):
 
     def test_atOnce(self) -> None:
         """
-        Nodes that start at the same time don't get in each other's way.
+        Nodes can start at the same time.
         """
         opening: list[Callable[[], Ledger]] = [partial(Ledger, None, self.url)] * 4
         ledgers = race(opening)
@@ -140,7 +139,7 @@ class MigrationContract(Contract):
 
     def test_allOrNothing(self) -> None:
         """
-        If a migration fails, nothing of it stays.
+        A failed migration is rolled back.
         """
         database = self.open()
         with database.writer.begin() as connection:

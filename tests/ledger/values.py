@@ -61,7 +61,7 @@ def tlsa(domain: Domain) -> TLSPolicy:
 
 def noPolicy(domain: Domain) -> TLSPolicy:
     """
-    Nothing found for C{domain}.
+    A tally of C{domain} without a policy.
     """
     return TLSPolicy(PolicyType.NO_POLICY, domain)
 

@@ -118,7 +118,7 @@ class LMTPNetwork:
 
     def pump(self) -> None:
         """
-        Have everything said that is being said.
+        Deliver all data in transit.
         """
         moved = True
         while moved:

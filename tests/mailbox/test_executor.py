@@ -65,8 +65,7 @@ class ProcessWriterTests(TestCase):
 
     async def test_elsewhere(self) -> None:
         """
-        Messages are written by another process, and are there once it is said
-        that they are.
+        Messages are written by another process, and durable when confirmed.
         """
         await gatherResults(
             [self.write([b"a", b"%03d" % each], f"{each}") for each in range(300)]
@@ -144,8 +143,8 @@ class BoundTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        While the disk stands still no more than so many wait for it; the
-        others are to come back.
+        While the disk is blocked the number of waiting messages is limited; the
+        others fail temporarily.
         """
 
         class Stuck:

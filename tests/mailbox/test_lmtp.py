@@ -114,7 +114,7 @@ class LMTPTests(SynchronousTestCase):
 
     def test_large(self) -> None:
         """
-        A message is sent as the server takes it.
+        A message is sent at the server's pace.
         """
         body = [b"y" * 70 + b"\r\n"] * 5000
         self.successResultOf(self.deliver(body))
@@ -206,8 +206,7 @@ class LMTPTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        There are no more connections than so many, and all messages get their
-        turn.
+        The number of connections is limited, and all messages are delivered in turn.
         """
         deliveries = [self.begin() for _ in range(10)]
         self.assertEqual(len(self.network.servers), 2)
@@ -233,7 +232,7 @@ class LMTPTests(SynchronousTestCase):
 
     def test_slow(self) -> None:
         """
-        A server that says nothing is given up.
+        A silent server times out.
         """
         self.network.answers = {"END": None}
         delivery = self.deliver()
@@ -257,7 +256,8 @@ class LMTPTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """
-        Giving up hangs up, as nothing else keeps a message from being stored.
+        Cancellation closes the connection, as nothing else prevents the message from
+        being stored.
         """
         self.network.answers = {"RCPT": None}
         delivery = self.deliver()
@@ -290,8 +290,8 @@ class LMTPTests(SynchronousTestCase):
 
     def test_stopWhileConnecting(self) -> None:
         """
-        A connection that is just being made is given up; if it is made all the same,
-        it is closed at once.
+        A connection in progress is cancelled; if it succeeds all the same, it is
+        closed at once.
         """
 
         @implementer(IStreamClientEndpoint)

@@ -186,8 +186,8 @@ class ThreadWriterTests(StoreCase):
 
     async def test_bounded(self) -> None:
         """
-        While the disk stands still no more than so many wait for it; the
-        others are to come back.
+        While the disk is blocked the number of waiting messages is limited; the
+        others fail temporarily.
         """
         slow = Slow()
         first = self.writer.write(self.maildirWrite(slow, "first"))
@@ -348,7 +348,7 @@ class MaildirTests(mailboxes.MailboxMixin):
 
     def test_noRoom(self) -> None:
         """
-        A disk that takes nothing is a failure, not an exception.
+        A full disk is a failure, not an exception.
         """
         self.root.parent.mkdir(parents=True, exist_ok=True)
         self.root.write_bytes(b"in the way")

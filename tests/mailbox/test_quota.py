@@ -108,8 +108,8 @@ class QuotaUsageTests(SynchronousTestCase):
 
     def test_counted(self) -> None:
         """
-        Without the file, all mailboxes are counted, by the sizes in names
-        where they are there.
+        Without the file, all mailboxes are counted, by the sizes in file names if
+        present.
         """
         self.message("new/a,S=10,W=12")
         self.message("cur/b,S=20:2,S")
@@ -122,7 +122,7 @@ class QuotaUsageTests(SynchronousTestCase):
 
     def test_take(self) -> None:
         """
-        Taken octets count at once, and are written as one line.
+        Reserved octets count at once, and are written as one line.
         """
         self.write(b"100S\n10 1\n")
         usage = self.usage()

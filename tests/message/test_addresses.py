@@ -42,8 +42,8 @@ class AuthorTests(SynchronousTestCase):
 
     def test_one(self) -> None:
         """
-        One author, in every way to write an address (RFC 5322 3.4, 4.4, RFC
-        6532, RFC 6854).
+        One author, in every syntax of an address (RFC 5322 3.4, 4.4, RFC 6532, RFC
+        6854).
         """
         for value in (
             "x@a.example",
@@ -103,8 +103,8 @@ class AuthorTests(SynchronousTestCase):
 
     def test_literal(self) -> None:
         """
-        An address without a domain (RFC 5321 4.1.3) is an author whom DMARC
-        has nothing to say about.
+        An address without a domain (RFC 5321 4.1.3) is an author to whom DMARC
+        doesn't apply.
         """
         self.assertEqual(self.domains("x@[192.0.2.1]"), [])
         self.assertEqual(self.domains("X <x@[IPv6:2001:db8::1]>"), [])
@@ -196,7 +196,7 @@ class AuthorTests(SynchronousTestCase):
 
     def test_count(self) -> None:
         """
-        No field, or more than one (RFC 5322 3.6), are two other things.
+        No field, and more than one (RFC 5322 3.6), are states of their own.
         """
         for data, state in (
             (b"", FromField.MISSING),
@@ -246,7 +246,7 @@ class EmailTests(SynchronousTestCase):
 
     def test_regular(self) -> None:
         """
-        Fields that senders write are taken, also some that RFC 5322 3.4 doesn't
+        Fields that senders write are accepted, also some that RFC 5322 3.4 doesn't
         allow, and C{email} finds the same author.
         """
         for field in REGULAR:
@@ -268,8 +268,7 @@ class EmailTests(SynchronousTestCase):
     @settings(max_examples=1000, deadline=None)
     def test_generated(self, seed: int) -> None:
         """
-        In no field that is taken C{email} finds an author whom DMARC isn't asked
-        about.
+        In no accepted field C{email} finds an author for whom DMARC isn't evaluated.
         """
         chance = random.Random(seed)
         for header in (headerOf(next(fields(chance))), next(headers(chance))):

@@ -67,7 +67,7 @@ class SplitTests(SynchronousTestCase):
     @settings(max_examples=100, deadline=None)
     def test_whole(self, pieces: list[bytes]) -> None:
         """
-        Nothing is lost or added: all fields together are the header.
+        The concatenated fields equal the header.
         """
         data = b"".join(pieces)
         whole = b"".join(each + b"\r\n" for each in splitHeader(data).fields)
@@ -172,7 +172,7 @@ class ForgedTests(SynchronousTestCase):
 
     def test_doubtful(self) -> None:
         """
-        Results that a reader may take for ours are removed, too.
+        Results that a reader may attribute to this host are removed, too.
         """
         for value in (
             "",

@@ -52,8 +52,8 @@ class LeafPartsTests(SynchronousTestCase):
 
     def test_nested(self) -> None:
         """
-        Multiparts are taken apart, transfer encodings undone; LF and CRLF
-        both end lines (RFC 2046 5.1.1, RFC 2045 6).
+        Multiparts are split, transfer encodings decoded; LF and CRLF both end lines
+        (RFC 2046 5.1.1, RFC 2045 6).
         """
         expected = [
             Part("text/plain", "café".encode()),
@@ -83,7 +83,7 @@ class LeafPartsTests(SynchronousTestCase):
 
     def test_depth(self) -> None:
         """
-        Multiparts within each other end somewhere.
+        The depth of nested multiparts is limited.
         """
         message = b"Content-Type: text/plain\n\nbottom"
         for level in range(MAX_DEPTH):
@@ -125,7 +125,7 @@ class LeafPartsTests(SynchronousTestCase):
     )
     def test_hostile(self, body: bytes, encoding: str) -> None:
         """
-        Nothing raises.
+        Any message is parsed without an exception.
         """
         start = f"Content-Type: multipart/x; boundary=b\n\n--b\n{encoding}\n\n--b\n"
         list(leafParts(start.encode() + body))

@@ -134,8 +134,8 @@ class CacheTests(SynchronousTestCase):
 
     def test_badRecord(self) -> None:
         """
-        RFC 8461 3.1: neither is there with two records or a malformed one, but
-        that is to be reported.
+        RFC 8461 3.1: with two records or a malformed one there is no policy, but a
+        failure to report.
         """
         for records, reason in (
             ((RECORD, RECORD + " x=1"), "multiple-mta-sts-records"),
@@ -219,8 +219,8 @@ class CacheTests(SynchronousTestCase):
 
     def test_noneAndGone(self) -> None:
         """
-        RFC 8461 6, 8.3: a policy of mode "none" is given as it is, and a
-        record that is gone then is nothing to report.
+        RFC 8461 6, 8.3: a policy of mode "none" is returned as such, and the later
+        absence of the record is no failure.
         """
         self.remember(policy(Mode.NONE))
         self.assertEqual(self.get(), STSLookup(DOMAIN, policy(Mode.NONE)))
@@ -282,7 +282,7 @@ class CacheTests(SynchronousTestCase):
 
     def test_lastUse(self) -> None:
         """
-        Each time a policy is asked for counts as use.
+        Each lookup of a policy counts as use.
         """
         self.remember(policy(), unused=5)
         self.get()
@@ -315,7 +315,7 @@ class CacheTests(SynchronousTestCase):
 
 class ConcurrentLookupTests(SynchronousTestCase):
     """
-    Tests for L{PolicyCache} that is asked by several at a time.
+    Tests for L{PolicyCache} with concurrent lookups.
     """
 
     def setUp(self) -> None:

@@ -60,7 +60,7 @@ class FetcherTests(SynchronousTestCase):
         kind: ResultType = ResultType.STS_POLICY_FETCH_ERROR,
     ) -> None:
         """
-        That C{answer} is reported as this.
+        C{answer} is reported as this failure.
         """
         self.assertEqual(self.fetch(answer), FailureDetail(kind, reason))
 
@@ -76,7 +76,7 @@ class FetcherTests(SynchronousTestCase):
 
     def test_notServed(self) -> None:
         """
-        No such host and no such page both say that there is no policy.
+        A missing host and a missing page both mean that there is no policy.
         """
         self.assertFails(Response(404, TEXT, BODY), "no-policy-served")
         self.assertFails(HTTPSFailure(HTTPSErrorKind.NO_NAME), "no-policy-served")
@@ -114,7 +114,7 @@ class FetcherTests(SynchronousTestCase):
 
     def test_noAnswer(self) -> None:
         """
-        All that can go wrong on the way is one kind of error.
+        All failures of the connection have one reason.
         """
         for kind in (
             HTTPSErrorKind.LOOKUP,

@@ -187,8 +187,8 @@ class PolicyTests(SynchronousTestCase):
 
     def test_whole(self) -> None:
         """
-        RFC 8461 3.2: everything that is in a policy is there, and its lines
-        are kept for reports.
+        RFC 8461 3.2: all fields of a policy are parsed, and its lines are kept for
+        reports.
         """
         body = policy("Mail.example.com", "*.example.net", "mail.example.com")
         found = parsePolicy(body)
@@ -233,7 +233,7 @@ class PolicyTests(SynchronousTestCase):
 
     def test_cap(self) -> None:
         """
-        RFC 8461 3.2: nothing is kept for more than a year.
+        RFC 8461 3.2: C{max_age} is at most a year.
         """
         found = parsePolicy(policy("mail.example.com", age="9999999999"))
         assert isinstance(found, STSPolicy)
@@ -341,9 +341,9 @@ class PolicyTests(SynchronousTestCase):
 
     def test_corpusDecoded(self) -> None:
         """
-        A table of decoded policies, written out again.  It has durations for
-        C{max_age} where it never gets to look at them, and one second too much
-        in a policy that is refused here for having no mode.
+        A table of decoded policies, serialized. It has durations for C{max_age} that
+        it never checks, and one second too much in a policy that is refused here for
+        having no mode.
         """
         for case in cases("chasquid-mtasts-policy-check.json"):
             fields, expect = case["policy"], case["expect"]

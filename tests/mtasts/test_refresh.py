@@ -178,7 +178,7 @@ class RefreshTests(RefresherTestCase):
 
     def test_unknownWithoutRecord(self) -> None:
         """
-        Without a record there is nothing to fetch.
+        Without a record no policy is fetched.
         """
         self.dns.remove(NAME, RRType.TXT)
         found = self.refresh()

@@ -56,8 +56,8 @@ class RecordTests(SynchronousTestCase):
 
     def test_troubles(self) -> None:
         """
-        None, several, a malformed one and no way to know have a reason each;
-        only the first is the domain's wish, only the last will pass.
+        No record, several, a malformed one and a failed lookup have a reason each;
+        only the first is the domain's intention, only the last is temporary.
         """
         one = b"v=STSv1;id=a"
         for given_, code, gone, temporary in (

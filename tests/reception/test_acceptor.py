@@ -57,7 +57,7 @@ class RecipientTests(ReceptionCase):
 
     def test_interface(self) -> None:
         """
-        It is an acceptor, and has sinks.
+        The delivery and its messages provide their interfaces.
         """
         verifyObject(IMessageDelivery, self.reception)
         sink = self.reception.message(HOST, TransactionState("x@a.example"))
@@ -149,8 +149,8 @@ class StoredMessageTests(ReceptionCase):
 
     def test_forged(self) -> None:
         """
-        Results in our name are not kept, nothing else is touched (RFC 8601
-        5).
+        Results in the name of this host are removed, everything else is unchanged
+        (RFC 8601 5).
         """
         forged = f"Authentication-Results: {HOSTNAME}; dmarc=pass\r\n".encode()
         other = b"Authentication-Results: a.example; none\r\n"
@@ -228,7 +228,7 @@ class StoredMessageTests(ReceptionCase):
 
     def test_pieces(self) -> None:
         """
-        It doesn't matter how a message is cut (RFC 3030).
+        Chunk boundaries don't matter (RFC 3030).
         """
         self.receive(PLAIN)
         sink = self.reception.message(
@@ -283,7 +283,7 @@ class MalformedTests(ReceptionCase):
 
     def test_loop(self) -> None:
         """
-        A message that has been everywhere goes no further (RFC 5321 6.3).
+        A message with too many Received fields is refused (RFC 5321 6.3).
         """
         hops = b"Received: from x by y; z\r\n"
         found = self.refused(hops * (MAX_HOPS + 1) + PLAIN)
@@ -323,7 +323,7 @@ class DecidedTests(ReceptionCase):
 
     def test_notKept(self) -> None:
         """
-        If that can't be stored it is refused all the same.
+        A failure to store rejected mail doesn't change the refusal.
         """
         self.mail["anna"].error = OSError("disk")
         self.assertEqual(self.receive(PLAIN, client=OTHER_CLIENT).reply.code, 550)
@@ -588,8 +588,8 @@ class TimeTests(ReceptionCase):
 
     def test_gone(self) -> None:
         """
-        When the client is gone nothing is looked up any more, and nothing is
-        left of the message.
+        When the client disconnects, lookups are cancelled and the message is
+        discarded.
         """
         self.dns.hang("_dmarc.a.example", RRType.TXT)
         sink = self.reception.message(HOST, TransactionState("x@a.example"))
@@ -601,8 +601,8 @@ class TimeTests(ReceptionCase):
 
     def test_wait(self) -> None:
         """
-        The client is answered once everything is back, or time is up: then it
-        is to come again (RFC 9989 7.2), and nothing is kept.
+        The reply comes once all lookups are done, or have timed out: then it is
+        temporary (RFC 9989 7.2), and nothing is stored.
         """
         self.dns.hang("_dmarc.a.example", RRType.TXT)
         transaction = TransactionState("x@a.example", recipients=("anna@our.example",))
@@ -629,8 +629,8 @@ class NoticeTests(ReceptionCase):
 
     def test_failed(self) -> None:
         """
-        A DSN about a report is out of the way, and its destination is left
-        alone (RFC 8460 5.3).
+        A DSN about a report is stored in a quiet mailbox, and the report's
+        destination suppressed (RFC 8460 5.3).
         """
         received = self.receive(DSN, self.TOKEN, sender="", client=OTHER_CLIENT)
         self.assertEqual(received.reply.code, 250)

@@ -71,8 +71,7 @@ class DeliveryTests(SynchronousTestCase):
 
     def test_parallel(self) -> None:
         """
-        Copies are written side by side, so many at a time; each outcome is in
-        its place.
+        Copies are written concurrently, within a limit; results are in order.
         """
         mailbox = SlowMailbox()
         delivery = MailboxDelivery(lambda account: mailbox, self.queue)

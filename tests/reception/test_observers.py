@@ -92,7 +92,7 @@ class HistoryRecorderTests(ReceptionCase):
 
     def test_outside(self) -> None:
         """
-        Only mail to others says anything; each of them is noted.
+        Each external recipient is recorded; local ones aren't.
         """
         to = ("bob@our.example", "x@a.example", "y@sub.b.example", "z@[192.0.2.1]")
         self.submitted("anna", "anna@our.example", *to)

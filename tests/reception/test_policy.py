@@ -137,8 +137,7 @@ class DecideTests(SynchronousTestCase):
 
     def test_proven(self) -> None:
         """
-        It is a sign of a domain only if DMARC says it is from there, and it
-        is no junk.
+        A message is evidence for a domain only if it passes DMARC, and isn't junk.
         """
         for verdict, proven in (
             (PASSED, True),
@@ -181,7 +180,7 @@ class PlanCopiesTests(SynchronousTestCase):
 
     def test_places(self) -> None:
         """
-        Each account has its places; the host keeps nothing that is refused.
+        Each account has its own mailboxes; the host stores no rejected mail.
         """
         anna = Target("anna", "Inbox", ANNA)
         bob = Target("bob", "Work", ANNA)

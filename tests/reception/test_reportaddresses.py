@@ -170,7 +170,7 @@ class ReportAddressesTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        Look-ups end when all is stopped.
+        Stopping cancels lookups.
         """
         self.resolver.hang(f"_dmarc.{A}", RRType.TXT)
         made = self.make()

@@ -144,7 +144,7 @@ class SubmissionTests(SynchronousTestCase):
 
     def test_loop(self) -> None:
         """
-        A message that has been everywhere goes no further (RFC 5321 6.3).
+        A message with too many Received fields is refused (RFC 5321 6.3).
         """
         transaction = TransactionState("", recipients=("b@b.example",))
         header = b"Received: from x by y; z\r\n" * (MAX_HOPS + 1)
@@ -199,7 +199,7 @@ class EnvelopeTests(SynchronousTestCase):
 
     def test_recipients(self) -> None:
         """
-        Each once, and C{postmaster} is ours (RFC 5321 4.5.1).
+        Each recipient counts once, and C{postmaster} is local (RFC 5321 4.5.1).
         """
         transaction = TransactionState(
             "", recipients=("b@b.example", "b@B.example", "postmaster")
@@ -209,7 +209,7 @@ class EnvelopeTests(SynchronousTestCase):
 
     def test_requireTLS(self) -> None:
         """
-        RFC 8689 4.1: the field counts unless REQUIRETLS was said.
+        RFC 8689 4.1: the field counts unless REQUIRETLS was given.
         """
         no = b"TLS-Required: No\r\n"
         said, unsaid = MailParameters(requireTLS=True), MailParameters()
@@ -250,8 +250,7 @@ class SpooledMessageTests(SynchronousTestCase):
 
     def test_sequence(self) -> None:
         """
-        Chunks can be counted, asked for and gone through again, also when
-        they are in a file.
+        Chunks can be counted, indexed and iterated again, also in a file.
         """
         spooled = SpooledMessage(Path("."))
         self.addCleanup(spooled.close)

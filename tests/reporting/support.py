@@ -117,7 +117,7 @@ def _isGood(
 
 def outcome(recipient: Domain = A, host: str = "mx.a.example") -> SessionOutcome:
     """
-    A session that is worth a report.
+    An outcome that causes a report.
     """
     failures = Counter([FailureDetail(ResultType.CERTIFICATE_NOT_TRUSTED)])
     return SessionOutcome(

@@ -105,7 +105,7 @@ class ReportComposerTests(SynchronousTestCase):
 
     def test_signatures(self) -> None:
         """
-        It is signed with all selectors of the domain, those for TLS reports
+        The message is signed with all selectors of the domain, those for TLS reports
         included, and no others.
         """
         other = replace(RSA, domain=Domain("other.example"))
@@ -216,7 +216,7 @@ class DMARCReportTests(SynchronousTestCase):
 
     def test_exactly(self) -> None:
         """
-        A message of just as many octets as are taken is taken.
+        A message of exactly the size limit is sent.
         """
         self.write(self.draft(1_000_000))
         size = len(self.reports[0].message)
@@ -424,8 +424,8 @@ class ComposeAggregateReportTests(SynchronousTestCase):
 
     def test_header(self) -> None:
         """
-        The subject of RFC 9990 3.5.2; nothing that only TLS reports have, as
-        it is sent as safely as any mail.
+        The subject of RFC 9990 3.5.2, and no fields of TLS reports; TLS requirements
+        are those of other mail.
         """
         message = self.parsed(composeAggregateReport(self.draft, TO, STAMP))
         expected = {

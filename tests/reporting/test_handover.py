@@ -81,7 +81,8 @@ class QueueSubmitterTests(SynchronousTestCase):
 
     def test_dmarc(self) -> None:
         """
-        A DMARC report asks for no exception from TLS, and is tried five times.
+        A DMARC report has no exception from TLS requirements, and is tried five
+        times.
         """
         composed = report()
         composed = replace(composed, key=replace(composed.key, kind=ReportKind.DMARC))
@@ -254,8 +255,8 @@ class ReportDeliveryTrackerTests(SynchronousTestCase):
 
     def test_growth(self) -> None:
         """
-        A destination that takes each report and then bounces it is left alone
-        for longer and longer.
+        Suppression grows for a destination that accepts each report and then bounces
+        it.
         """
         for failures in (1, 2, 3):
             composed = self.sent()
@@ -268,8 +269,8 @@ class ReportDeliveryTrackerTests(SynchronousTestCase):
 
     def test_anew(self) -> None:
         """
-        Once deliveries succeed, the count starts anew: at once where nothing
-        can follow, else when no DSN has come.
+        Successful deliveries reset the count: at once if no DSN can follow, else when
+        none has come.
         """
         posted = "https://a.example/"
         self.ends(self.sent(posted), DeliveryStatus.PERMANENT)
@@ -406,8 +407,8 @@ class OutboxTests(SynchronousTestCase):
 
     def test_rest(self) -> None:
         """
-        A node whose queue takes nothing leaves the reports to others, and
-        looks again after a while.
+        A node whose queue fails leaves the reports to others, and tries again after a
+        while.
         """
         self.file(*"abcdefgh")
         self.submitter.broken = True

@@ -92,8 +92,8 @@ class HTTPSCourierTests(SynchronousTestCase):
 
     def test_status(self) -> None:
         """
-        Trouble of the server is temporary, and so is being asked to come
-        back; any other refusal is permanent.
+        Server errors and requests to retry are temporary; any other refusal is
+        permanent.
         """
         for status in (408, 425, 429, 500, 502, 503, 504):
             result = self.result(answer(status))
@@ -118,7 +118,7 @@ class HTTPSCourierTests(SynchronousTestCase):
 
     def test_retryAfter(self) -> None:
         """
-        A server that says when is believed.
+        Retry-After determines the next attempt.
         """
         result = self.result(answer(503, retry_after="120"))
         self.assertEqual(result.retryAfter, 120)

@@ -93,8 +93,8 @@ class ParseDestinationTests(SynchronousTestCase):
     )
     def test_hostile(self, start: str, rest: str) -> None:
         """
-        Nothing else is ever raised, and the canonical form is ASCII and
-        stays the same.
+        Any URI is valid or raises the documented exception; the canonical form is
+        ASCII and stable.
         """
         try:
             uri = parseDestination(start + rest).uri
@@ -111,8 +111,8 @@ class ChooseTests(SynchronousTestCase):
 
     def test_distinct(self) -> None:
         """
-        Each destination is there once; those that are refused come with the
-        reason and don't stand in the way of others.
+        Each destination is there once; refused ones have a reason and don't affect
+        others.
         """
         chosen, reasons = chooseDestinations(
             ["mailto:a@b.example", "ftp://c.example/", "mailto:a@B.example?x=y"]

@@ -83,8 +83,8 @@ class ScheduleTests(SynchronousTestCase):
 
     def test_span(self) -> None:
         """
-        A report is about whole intervals, so many that its first evaluation
-        is in it (RFC 9990 3.1.1.4).
+        A report is about whole intervals, so many that they include its first
+        evaluation (RFC 9990 3.1.1.4).
         """
         for hours, first, start in [
             (24, -24, -24),

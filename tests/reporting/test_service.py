@@ -54,8 +54,7 @@ def _forever(
 @implementer(IReportSource, IReportBacklog)
 class FakeSource:
     """
-    Owes a report to each of so many domains; never has more of them in memory
-    than were asked for.
+    A source with a report due for each domain; at most a page of them is in memory.
     """
 
     kind = ReportKind.TLS
@@ -273,8 +272,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_failure(self) -> None:
         """
-        A failure on the way to one report isn't in the way of others, and the
-        next run tries again.
+        A failure in one report doesn't affect others, and the next run tries again.
         """
         self.owe(A, B)
         settled = self.world.ledger.outcomes.settle
@@ -441,7 +439,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_everyDestination(self) -> None:
         """
-        Each destination gets the report, by its own way.
+        Each destination gets the report, by mail or HTTPS.
         """
         uris = ("mailto:a@a.example", "https://a.example/", "mailto:b@b.example")
         self.owe(A)
@@ -621,7 +619,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_busy(self) -> None:
         """
-        A request that can't be fulfilled, as another node is at it, says so.
+        A request while another node holds the lease fails, with that reason.
         """
         self.start()
         now = self.clock.seconds()
@@ -714,8 +712,8 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_hugeRound(self) -> None:
         """
-        A round of very many reports takes its four hours, evenly; the hourly
-        ticks don't begin another one, and its lease doesn't run out.
+        A round of very many reports takes its four hours, evenly; the hourly ticks
+        don't begin another one, and its lease doesn't expire.
         """
         source = FakeSource(10_000)
         self.start(source=source)
@@ -756,8 +754,8 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_stopWhileWaiting(self) -> None:
         """
-        Stopping between two reports leaves nothing behind, and the next start
-        does the rest.
+        Stopping between two reports leaves no delayed calls, and the next start sends
+        the rest.
         """
         self.owe(A, B)
         self.start()
@@ -769,7 +767,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def test_stopWhileLooking(self) -> None:
         """
-        Stopping breaks off a lookup at once, and loses nothing.
+        Stopping cancels a lookup at once, and loses nothing.
         """
         self.owe(A)
         self.world.resolver.hang("_smtp._tls.a.example", RRType.TXT)

@@ -69,7 +69,7 @@ class ReadDSNTests(SynchronousTestCase):
 
     def test_someRecipient(self) -> None:
         """
-        One of several recipients that failed is enough.
+        One failed recipient of several is enough.
         """
         group = (
             b"\r\nFinal-Recipient: rfc822; x@a.example\r\nAction: delayed\r\n\r\nFinal"
@@ -139,7 +139,7 @@ class SuppressionTests(SynchronousTestCase):
 
     def test_suppress(self) -> None:
         """
-        An entry takes over the count of the one before.
+        A new entry continues the count of the previous one.
         """
         first = afterFailure(URI, ReportKind.TLS, 1000, "550", None)
         self.assertEqual(

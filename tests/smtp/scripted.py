@@ -1,5 +1,5 @@
 """
-A server of few words, for tests of clients.
+A scripted server for tests of clients.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Scripted(Protocol):
     @property
     def commands(self) -> list[str]:
         """
-        The lines it heard outside of messages.
+        The received lines outside of messages.
         """
         return self.heard.decode("latin-1").split("\r\n")[:-1]
 

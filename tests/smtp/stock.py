@@ -169,7 +169,7 @@ def stockFactory(protocol: Any = smtp.ESMTP, **attributes: Any) -> smtp.SMTPFact
 
 class Connection:
     """
-    A client that says one thing after the other.
+    A client that sends one command after the other.
     """
 
     def __init__(

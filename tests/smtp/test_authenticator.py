@@ -34,7 +34,7 @@ ACCOUNTS = CredentialsChecker(
 
 class AuthenticatorTests(SynchronousTestCase):
     """
-    Tests for L{Authenticator}, whose checks end when a test says so.
+    Tests for L{Authenticator}, whose checks end when the test lets them.
     """
 
     def setUp(self) -> None:
@@ -136,7 +136,7 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def test_setBack(self) -> None:
         """
-        A clock that is set back changes nothing.
+        Setting the clock back changes nothing.
         """
         first = self.login("192.0.2.1")
         self.work()

@@ -190,8 +190,8 @@ class ScramTests(SynchronousTestCase):
 
     def test_impostor(self) -> None:
         """
-        A client doesn't believe a server that can't prove itself, changes the
-        nonce, or asks for too little or too much work (RFC 5802 5.1, 9).
+        A client rejects a server that can't authenticate itself, changes the nonce,
+        or asks for too few or too many iterations (RFC 5802 5.1, 9).
         """
         for first in (
             SERVER_FIRST.replace(b"r=rO", b"r=xx"),

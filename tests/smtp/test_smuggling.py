@@ -176,8 +176,8 @@ class SmugglingTests(SynchronousTestCase):
 
     def test_starttls(self) -> None:
         """
-        Nothing said in plaintext is heard behind STARTTLS, however it comes
-        (RFC 3207 6): neither commands nor an answer to AUTH.
+        Plaintext commands and AUTH responses after STARTTLS are ignored, however they
+        are sent (RFC 3207 6).
         """
         settings = replace(SETTINGS, mechanisms=("LOGIN",), authWithoutTLS=True)
         for behind in (ENVELOPE, b"\r\n", b"E", b"AUTH LOGIN\r\n"):

@@ -16,7 +16,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_classes(self) -> None:
         """
-        RFC 5321 4.2.1: 2yz and 3yz are good, 5yz is for good.
+        RFC 5321 4.2.1: 2yz and 3yz are positive, 5yz is permanent.
         """
         for code, accepted, permanent in (
             (250, True, False),
@@ -31,7 +31,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_str(self) -> None:
         """
-        One line, however many the reply had.
+        The text is one line, however many the reply had.
         """
         self.assertEqual(str(Reply(550, "5.1.1", "no\nwho?")), "550 5.1.1 no who?")
         self.assertEqual(str(Reply(250)), "250")

@@ -106,7 +106,7 @@ def authority(name: str, issuer: Made | None = None, key: str = "ec") -> Made:
 
 def leaf(host: str, issuer: Made | None = None) -> Made:
     """
-    One for a server.
+    A server's certificate.
     """
     return make(Traits(host, (host,)), issuer)
 

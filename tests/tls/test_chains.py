@@ -78,7 +78,7 @@ class PathBuilderTests(SynchronousTestCase):
 
     def test_dates(self) -> None:
         """
-        RFC 7672 3.1.2: all on the way have to be valid.
+        RFC 7672 3.1.2: all certificates of the path have to be valid.
         """
         chain = (self.leaf, self.middle, self.root)
         for now in (NOW - 11 * DAY, NOW + 11 * DAY):
@@ -113,8 +113,8 @@ class PathBuilderTests(SynchronousTestCase):
 
     def test_otherWay(self) -> None:
         """
-        If one way to the anchor is not in order, another is taken: here the
-        same authority with an old and a new certificate.
+        If one path to the anchor is invalid, another is used: here the same authority
+        with an old and a new certificate.
         """
         traits = Traits("Middle", ca=True, days=(-9, -8))
         expired = make(traits, self.root, keyOf=self.middle)

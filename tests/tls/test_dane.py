@@ -277,8 +277,8 @@ class TATests(SynchronousTestCase):
 
     def test_unrelatedAnchor(self) -> None:
         """
-        An anchor in the record that has nothing to do with the chain is an
-        error, not a match: it is a chain that leads nowhere.
+        An anchor in the record that is unrelated to the chain is an error, not a
+        match: the chain has no path to it.
         """
         other = authority("Other")
         found = verdict(other.record(2, 0, 0))
@@ -327,8 +327,8 @@ class AnyRecordTests(SynchronousTestCase):
     @given(st.lists(records, max_size=8))
     def test_anything(self, asked: list[TLSA]) -> None:
         """
-        No set of records makes an exception, a verdict where there is nothing
-        usable, or a match without a record that is about the chain.
+        No set of records raises an exception, gives a verdict without usable records,
+        or matches without a record about the chain.
         """
         usable = usableRecords(asked)
         found = verdict(*asked)

@@ -66,7 +66,7 @@ class ClassifyTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        A session that didn't get as far as TLS says nothing.
+        A session that ended before TLS has no result.
         """
         self.assertEqual(classify(SESSION), ClassifiedSession())
 
@@ -143,7 +143,7 @@ class ClassifyTests(SynchronousTestCase):
 
     def test_good(self) -> None:
         """
-        A success, and nothing to tell.
+        A success without failures.
         """
         self.assertEqual(self.completed(), ClassifiedSession(1, 0))
         self.assertEqual(
@@ -185,7 +185,7 @@ class ClassifyTests(SynchronousTestCase):
 
     def test_daneAndWebPKI(self) -> None:
         """
-        With DANE the Web PKI is looked at all the same.
+        With DANE the Web PKI is evaluated all the same.
         """
         self.assertEqual(
             self.completed(UNTRUSTED, DANEVerdict.MATCHED),
@@ -194,8 +194,7 @@ class ClassifyTests(SynchronousTestCase):
 
     def test_alertBehindHandshake(self) -> None:
         """
-        An alert as the first thing behind the handshake takes the success
-        back.
+        An alert as the first data after the handshake makes the session a failure.
         """
         seen = self.completed(UNTRUSTED, error=TLSError(Kind.REMOTE_ALERT, 116))
         alert = failure(
@@ -221,13 +220,13 @@ class CertificateFailureTests(SynchronousTestCase):
 
     def test_good(self) -> None:
         """
-        Nothing to object to.
+        A valid certificate has no failure.
         """
         self.assertIsNone(self.words())
 
     def test_errors(self) -> None:
         """
-        Each of OpenSSL's errors has its words (RFC 8460 4.3.1).
+        Each of OpenSSL's errors has its result type (RFC 8460 4.3.1).
         """
         notTrusted = ResultType.CERTIFICATE_NOT_TRUSTED
         for error, expected in {
@@ -282,7 +281,7 @@ class CertificateFailureTests(SynchronousTestCase):
 
     def test_noCertificate(self) -> None:
         """
-        No certificate is neither trusted nor for the wrong host.
+        A missing certificate is neither trusted nor for the wrong host.
         """
         self.assertEqual(
             certificateFailure(CertificateVerification((), (), False)),

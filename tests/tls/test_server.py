@@ -66,7 +66,7 @@ class ReloadingContextTests(SynchronousTestCase):
 
     def presented(self) -> str:
         """
-        The name in the certificate that a client gets to see.
+        The name in the presented certificate.
         """
         client = shakeHands(self.context.serverConnectionForTLS(self.protocol))
         certificate = client.get_peer_certificate(as_cryptography=True)
@@ -81,8 +81,8 @@ class ReloadingContextTests(SynchronousTestCase):
 
     def test_goodbye(self) -> None:
         """
-        RFC 8446 6.1: a client that says goodbye in place of a handshake is
-        hung up on, and that is all.
+        RFC 8446 6.1: a client that sends close_notify in place of a handshake is
+        disconnected.
         """
         link = Link(Protocol(), Protocol(), Clock())
         link.server.startTLS(self.context)
@@ -116,7 +116,7 @@ class ReloadingContextTests(SynchronousTestCase):
 
     def test_notLogged(self) -> None:
         """
-        That files are missing is said once, and not to each client.
+        Missing files are logged once, not for each client.
         """
         said: list[LogLevel] = []
 
@@ -182,8 +182,8 @@ class NamedTests(SynchronousTestCase):
 
     def asked(self, host: str | None) -> str:
         """
-        The first name in the certificate that a client gets that asks for
-        C{host}; it begins TLS with STARTTLS.
+        The first name in the certificate for a client with the SNI name C{host},
+        which begins TLS with STARTTLS.
         """
         clock, client = Clock(), Protocol()
         line = ServerTransport(clock, Protocol())
@@ -195,8 +195,8 @@ class NamedTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """
-        Clients get the certificate for the name that they ask for (RFC 6066
-        3), in any case; a wildcard is one label (RFC 9525 6.3).
+        Clients get the certificate for their SNI name (RFC 6066 3), in any case; a
+        wildcard is one label (RFC 9525 6.3).
         """
         for host, name in (
             ("mx.example", "mx.example"),
@@ -231,8 +231,8 @@ class NamedTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """
-        A new certificate is used as soon as it is there, also for names that
-        the old one didn't have.
+        A new certificate is used once it is there, also for names that the old one
+        lacked.
         """
         self.write("other", "new.other.example", "mx.other.example")
         self.assertEqual(self.asked("mx.other.example"), "new.other.example")
@@ -266,8 +266,7 @@ class CoversHostTests(SynchronousTestCase):
 
     def test_table(self) -> None:
         """
-        Exact names and wildcards of one label (RFC 9525 6.3), and nothing in
-        between.
+        Exact names and wildcards of one label (RFC 9525 6.3), and no others.
         """
         names = frozenset({"mx.example", "*.wild.example", "*"})
         for host, isMatch in (
@@ -286,7 +285,7 @@ class CoversHostTests(SynchronousTestCase):
 @implementer(IOpenSSLClientConnectionCreator)
 class Asking:
     """
-    A client that asks for C{host}.
+    A client with the SNI name C{host}.
     """
 
     def __init__(self, host: str | None) -> None:

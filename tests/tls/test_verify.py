@@ -114,7 +114,7 @@ class RecordingVerifierTests(SynchronousTestCase):
 
     def test_noRoots(self) -> None:
         """
-        That there were no roots at all is noted.
+        The absence of roots is recorded.
         """
         self.assertTrue(self.verification(good(), trusting()).noRoots)
 
@@ -151,7 +151,7 @@ class LoadTrustStoreTests(SynchronousTestCase):
 
     def test_noOldTLS(self) -> None:
         """
-        RFC 8996: a server with nothing but TLS 1.1 gets no handshake.
+        RFC 8996: handshakes with TLS 1.1 fail.
         """
         context = good().context()
         context.set_cipher_list(b"ALL:@SECLEVEL=0")
@@ -240,6 +240,6 @@ class VerifyChainTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        No certificate is not good.
+        An empty chain is invalid.
         """
         self.assertFalse(verifyChain(trusting(root()), ["mx.example"], []).ok)

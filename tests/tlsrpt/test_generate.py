@@ -106,8 +106,7 @@ class FindFaultsTests(SynchronousTestCase):
 
     def test_empty(self) -> None:
         """
-        Nothing is there and empty: neither an array nor a string, at any
-        depth.
+        No array and no string is empty, at any depth.
         """
         policy = ("policies", 0, "policy")
         detail = ("policies", 0, "failure-details", 0)
@@ -133,7 +132,7 @@ class FindFaultsTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """
-        Each kind of value is looked at, and the fault names the place.
+        Each kind of value is checked, and the fault names its member.
         """
         policy = ("policies", 0, "policy")
         summary = ("policies", 0, "summary")
@@ -205,7 +204,7 @@ class FindFaultsTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        A report that is wrong all over doesn't fill the log.
+        The number of faults of a report is limited.
         """
         report = example() | {"policies": [1] * 1000}
         self.assertEqual(len(findFaults(report)), MAX_FAULTS)
@@ -379,7 +378,7 @@ class CompressTests(SynchronousTestCase):
 
     def test_roundTrip(self) -> None:
         """
-        It is gzip (RFC 8460 5.2) of JSON, indented by tabs.
+        The document is gzip (RFC 8460 5.2) of JSON, indented by tabs.
         """
         text = gzip.decompress(compress(example()))
         self.assertEqual(json.loads(text), EXPECTED)

@@ -74,8 +74,8 @@ class ParseTLSRPTRecordTests(SynchronousTestCase):
 
     def test_supersets(self) -> None:
         """
-        Fields we know nothing about are kept and otherwise ignored, and
-        several C{rua} are read as one list (RFC 8460 3).
+        Unknown fields are ignored, and several C{rua} are read as one list (RFC 8460
+        3).
         """
         record = parseTLSRPTRecord(
             "v=TLSRPTv1 ;\tx.y-z_1=a:b ; rua=mailto:a@b.example , https://c.example/;"
@@ -125,7 +125,7 @@ class RecordNameTests(SynchronousTestCase):
 
     def test_name(self) -> None:
         """
-        It is asked for in A-labels (RFC 8460 3).
+        The record's name is in A-labels (RFC 8460 3).
         """
         name = tlsrptRecordName(Domain.parse("bücher.example"))
         self.assertEqual(name, "_smtp._tls.xn--bcher-kva.example")

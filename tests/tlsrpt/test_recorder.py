@@ -66,7 +66,7 @@ class OutcomeRecorderTests(SynchronousTestCase):
 
     def test_day(self) -> None:
         """
-        It counts for the UTC day in which the attempt ended (RFC 8460 4.1).
+        An outcome counts for the UTC day in which the attempt ended (RFC 8460 4.1).
         """
         self.record(OUTCOME)
         self.clock.advance(0.1)
@@ -92,8 +92,8 @@ class OutcomeRecorderTests(SynchronousTestCase):
 
     def test_ownHost(self) -> None:
         """
-        A domain that is its own mail host with TLSA records isn't said to
-        have no policy as well.
+        A domain that is its own mail host with TLSA records isn't recorded as without
+        a policy too.
         """
         own = replace(TLSA, policy=replace(TLSA.policy, domain=DOMAIN))
         self.record(SessionOutcome(DOMAIN, NO_POLICY, (own,)))
@@ -126,8 +126,7 @@ class CountedOnceTests(SynchronousTestCase):
 
     def test_kept(self) -> None:
         """
-        Otherwise a session counts for the recipient domain and for the host
-        (RFC 8460 3).
+        Other sessions count for the recipient domain and for the host (RFC 8460 3).
         """
         for each in (OUTCOME, SessionOutcome(DOMAIN, None, (TLSA,))):
             self.assertIs(countedOnce(each), each)

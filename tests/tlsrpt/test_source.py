@@ -49,7 +49,7 @@ def outcome(
     mode: str = "enforce",
 ) -> SessionOutcome:
     """
-    One session to C{recipient} that succeeded, in spite of C{failure}.
+    A successful session to C{recipient}, with C{failure} if given.
     """
     failures = Counter([failure] if failure else [])
     return SessionOutcome(
@@ -286,7 +286,7 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_late(self) -> None:
         """
-        A report belongs to its own day, also if it is made later.
+        A report is about its own day, even if it is made later.
         """
         earlier = DAY - timedelta(days=1)
         self.record(outcome(A), day=earlier)
@@ -359,7 +359,7 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_success(self) -> None:
         """
-        If all went well there is nothing to report, unless that is wanted.
+        Without failures no report is sent, unless configured.
         """
         self.record(outcome(A, failure=None))
         self.asks(A, "mailto:tls@a.example")
@@ -369,7 +369,7 @@ class TLSReportSourceTests(SynchronousTestCase):
 
     def test_notEnforced(self) -> None:
         """
-        A failure that was found, but failed no session, is worth a report.
+        A failure that failed no session causes a report.
         """
         self.record(outcome(A))
         self.asks(A, "mailto:tls@a.example")

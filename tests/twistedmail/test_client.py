@@ -66,9 +66,9 @@ def verifying(host: str = "mx.example", *roots: Identity) -> Any:
 
 class CaptureCase(SynchronousTestCase):
     """
-    Sends mail through a captured factory.
+    Sends mail through a wrapped factory.
 
-    @ivar saysHELO: Whether applications say HELO where EHLO is refused.
+    @ivar saysHELO: Whether applications send HELO if EHLO is refused.
     """
 
     saysHELO = True
@@ -104,7 +104,7 @@ class CaptureCase(SynchronousTestCase):
         self, server: Scripted, contextFactory: Any, wrap: bool = True, **choices: Any
     ) -> Deferred[Any]:
         """
-        Send a message as far as it goes.
+        Send a message as far as possible without further input.
         """
         sent: Deferred[Any] = Deferred()
         factory = self.stock(contextFactory, sent)
@@ -168,7 +168,7 @@ class OutcomeTests(CaptureCase):
 
     def test_policies(self) -> None:
         """
-        An application that applied policies can say so.
+        An application that applied policies can report them.
         """
         policies = (
             TLSPolicy(PolicyType.STS, Domain("example.org"), ("version: STSv1",)),
@@ -324,8 +324,7 @@ class OutcomeTests(CaptureCase):
 
     def test_unanswered(self) -> None:
         """
-        STARTTLS offered, and then no reply to it; but nothing is known if it
-        is the application that hangs up.
+        STARTTLS without a reply is a failure; but not if the application disconnects.
         """
         for said, reason in (
             ("", "connection-closed-during-starttls"),
@@ -387,7 +386,7 @@ class OutcomeTests(CaptureCase):
 
     def test_oldVersion(self) -> None:
         """
-        A handshake that the server gives up.
+        A handshake refused by the server.
         """
         context = good().context()
         context.set_cipher_list(b"ALL:@SECLEVEL=0")
@@ -402,7 +401,7 @@ class OutcomeTests(CaptureCase):
 
     def test_hangUp(self) -> None:
         """
-        A server that goes away during the handshake.
+        The server disconnects during the handshake.
         """
         server = Scripted(None, {"EHLO": "250 hi\n250 STARTTLS"}, behindStartTLS=b"")
         self.send(server, verifying())
@@ -467,8 +466,8 @@ class InjectionTests(CaptureCase):
 
     def test_hole(self) -> None:
         """
-        Without the wrapper a client of C{twisted.mail.smtp} takes replies from
-        the clear for replies over TLS.
+        Without the wrapper, a client of C{twisted.mail.smtp} accepts plaintext
+        replies as replies over TLS.
         """
         server = self.server(INJECTED)
         server.replies["EHLO"] = ["250 hi\n250 STARTTLS", ""]
@@ -512,7 +511,7 @@ class InjectionTests(CaptureCase):
 
     def test_inAdvance(self) -> None:
         """
-        A reply that came before STARTTLS was said is none to it.
+        A reply received before STARTTLS was sent isn't its reply.
         """
         server = Scripted(
             good().context(), {"EHLO": ["250 hi\n250 STARTTLS\r\n220 go"]}

@@ -62,7 +62,7 @@ class Asked:
 @implementer(IFilteredMessage)
 class Looking:
     """
-    One message that is looked at.
+    A message that is filtered.
     """
 
     def __init__(self, asked: Asked, client: ClientInfo, sender: str) -> None:
@@ -211,8 +211,7 @@ class PassTests(ServerCase):
 
     def test_next(self) -> None:
         """
-        Each transaction is looked at by itself, also if the client gave up on
-        one.
+        Each transaction is filtered by itself, also after an abandoned one.
         """
         connection = self.connection()
         connection.say("MAIL FROM:<x@a.example>", "RCPT TO:<bob@our.example>", "RSET")
@@ -349,7 +348,7 @@ class RefusalTests(ServerCase):
 
     def test_noSpace(self) -> None:
         """
-        A full disk is for now.
+        A full disk is a temporary failure.
         """
         self.asked.isFull = True
         connection = self.connection()
@@ -388,7 +387,7 @@ class RefusalTests(ServerCase):
 
     def test_lineTooLong(self) -> None:
         """
-        The protocol gives up on a message for its own reasons.
+        The protocol refuses a message for a reason of its own.
         """
         connection = self.connection()
         connection.begin("x@a.example", "anna")
@@ -459,7 +458,7 @@ class ErrorTests(ServerCase):
 
     def test_applicationBroken(self) -> None:
         """
-        Mistakes of the application lose no mail.
+        Errors of the application lose no mail.
         """
         kept = Kept()
         kept.trouble = RuntimeError("a mistake")
@@ -625,7 +624,7 @@ class DeploymentTests(ServerCase):
 
     def test_startTLS(self) -> None:
         """
-        TLS is the protocol's, and nothing is different in it.
+        TLS is the protocol's own, and filters work the same in it.
         """
         stock = stockFactory(delivery=self.delivery, ctx=Presenting(good().context()))
         server: Any = self.captured(stock).buildProtocol(

@@ -396,8 +396,7 @@ class ErrorTests(MessageFilterCase):
 
     def test_overdue(self) -> None:
         """
-        The client doesn't wait forever for the DNS, and mail isn't refused for
-        good over it (RFC 9989 7.2).
+        Lookups time out, and mail isn't refused permanently for it (RFC 9989 7.2).
         """
         self.dns.hang("_dmarc.a.example", RRType.TXT)
         connection = self.connection(OTHER_CLIENT)

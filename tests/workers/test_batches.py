@@ -33,7 +33,7 @@ class BatchesTests(SynchronousTestCase):
 
     def end(self) -> None:
         """
-        The oldest of those under way is done.
+        Complete the oldest running batch.
         """
         numbers, deferred = self.begun.pop(0)
         deferred.callback([10 * each for each in numbers])
@@ -68,7 +68,7 @@ class BatchesTests(SynchronousTestCase):
 
     def test_failures(self) -> None:
         """
-        One may fail by itself, or all of a batch together; the next is done.
+        An item may fail by itself, or a whole batch; the next is performed.
         """
         first, *others = [self.batches.put(each) for each in (3, 4, 1, 1)]
         self.begun[0][1].callback([KeyError("x")])
@@ -105,7 +105,7 @@ class BatchesTests(SynchronousTestCase):
 
     def test_idle(self) -> None:
         """
-        One can wait until nothing is left to do.
+        C{idle} fires when everything is done.
         """
         self.successResultOf(self.batches.idle())
         for _ in range(RUNNING + 1):

@@ -419,8 +419,8 @@ class TimeoutTests(SynchronousTestCase):
 
     def test_sinceTheLast(self) -> None:
         """
-        It is killed so long after it last said something, or was asked when it
-        had nothing to do: not after twice as long.
+        The time limit counts from the worker's last output, or from the first call
+        when it was idle.
         """
         clock, process = Clock(), Mock()
         life = module._Process(cast(IWorkerReactor, clock), Mock(), Mock(), 60)

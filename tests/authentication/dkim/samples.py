@@ -35,7 +35,7 @@ ZONE: Zone = {each.recordName: [each.record] for each in (RSA, ED25519)}
 
 def lookup(zone: Zone) -> Callable[[LookupQuestion], Answer]:
     """
-    A DNS in which there is nothing else.
+    Answer from the published keys.
     """
 
     def answer(question: LookupQuestion) -> Answer:

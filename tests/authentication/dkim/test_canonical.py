@@ -50,7 +50,7 @@ class HashBodyTests(SynchronousTestCase):
 
     def test_empty(self) -> None:
         """
-        The hashes of nothing (RFC 6376 3.4.3, 3.4.4).
+        The hashes of empty bodies (RFC 6376 3.4.3, 3.4.4).
         """
         for body in ([], [b""], [b"\r\n", b"\r\n"]):
             hashes = hashBody(body, {BodyScope(SIMPLE_BODY), BodyScope(RELAXED_BODY)})
@@ -193,7 +193,7 @@ class BodyCanonicalizerTests(SynchronousTestCase):
     @given(PIECES, st.lists(st.integers(0, 60), max_size=6))
     def test_pieces(self, parts: list[bytes], cuts: list[int]) -> None:
         """
-        It doesn't matter where a body is cut.
+        Chunk boundaries don't matter.
         """
         body = b"".join(parts)
         places = [0, *sorted(cuts), len(body)]
@@ -256,8 +256,8 @@ class CanonicalFieldsTests(SynchronousTestCase):
 
     def test_several(self) -> None:
         """
-        Fields with one name are in order; lines that are no fields don't
-        count, nor does a continuation of nothing.
+        Fields of one name are in order; lines that aren't fields don't count, nor
+        does a continuation without a field.
         """
         header = b" x: 0\r\nx: 1\r\nnothing\r\nX: 2\r\n:3\r\nx\r\n : 4\r\n"
         for how in Canonicalization:

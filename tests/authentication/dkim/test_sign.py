@@ -204,7 +204,7 @@ class FindSubmitterTests(SynchronousTestCase):
 
     def test_nearest(self) -> None:
         """
-        It is the nearest domain at or above the host's name.
+        The submitter is the nearest domain at or above the host's name.
         """
         signers = {SUBMITTER: [RSA], Domain("other.example"): [RSA]}
         self.assertEqual(findSubmitter(self.HOST, signers), SUBMITTER)

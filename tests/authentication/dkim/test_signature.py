@@ -110,8 +110,8 @@ class ParseSignatureTests(SynchronousTestCase):
 
     def test_withoutProof(self) -> None:
         """
-        The value of C{b=} is taken out with all white space around it, and
-        nothing else is touched (RFC 6376 3.7).
+        The value of C{b=} is removed with all white space around it, and nothing else
+        (RFC 6376 3.7).
         """
         rest = b"v=1;a=rsa-sha256;d=a.example;s=b;h=From;bh=YQ==;i=:b=3D@a.example"
         for before, proof, after in [

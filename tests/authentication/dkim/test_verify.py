@@ -194,7 +194,7 @@ class LookUpKeysTests(SynchronousTestCase):
 
     def test_questions(self) -> None:
         """
-        All keys are asked for at once, and each once.
+        All keys are looked up at once, each once.
         """
         header, _ = split(sign(MESSAGE, [RSA, ED25519, RSA]))
         lookups = lookUpKeys(signatureClaims(splitHeader(NOBODY + header)))
@@ -208,7 +208,7 @@ class LookUpKeysTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        Nothing is asked without need.
+        Keys are only looked up if needed.
         """
         with self.assertRaises(StopIteration) as end:
             next(lookUpKeys(signatureClaims(splitHeader(NOBODY))))
@@ -282,7 +282,7 @@ class LookUpKeysTests(SynchronousTestCase):
 
     def test_short(self) -> None:
         """
-        A key that is too short is our reason, not a mistake (RFC 8301 3.2).
+        A key that is too short fails by local policy, not as an error (RFC 8301 3.2).
         """
         record = f"p={publicKey((1 << 1000) + 1, 65537)}"
         (result,) = results(sign(MESSAGE, [RSA]), {RSA.recordName: [record]})
@@ -347,7 +347,7 @@ class VerifyTests(SynchronousTestCase):
 
     def test_mutated(self) -> None:
         """
-        Nothing that is signed can be changed without notice.
+        Every change of signed content is detected.
         """
         for signer in (RSA, ED25519):
             message = signedByOthers(

@@ -119,7 +119,7 @@ class SPFTestCase(SynchronousTestCase):
 
     def broken(self, record: str, *words: str) -> None:
         """
-        It's a permerror, and C{words} are said about it.
+        The result is permerror, with C{words} as the problem.
         """
         result = self.check(record)
         self.assertEqual(result.status, AuthResult.PERMERROR, record)
@@ -234,7 +234,8 @@ class RecordTests(SPFTestCase):
 
     def test_none(self) -> None:
         """
-        RFC 7208 4.3, 4.5: no such name, nothing there, no record of SPF.
+        RFC 7208 4.3, 4.5: the name doesn't exist, has no TXT records, or no SPF
+        record.
         """
         self.assertEqual(self.check().status, AuthResult.NONE)
         self.put("example.com", RRType.TXT)
@@ -255,7 +256,7 @@ class RecordTests(SPFTestCase):
 
     def test_failed(self) -> None:
         """
-        RFC 7208 4.4: the look-up fails.
+        RFC 7208 4.4: the lookup fails.
         """
         self.dns.fail("example.com", RRType.TXT)
         result = self.check()
@@ -325,7 +326,7 @@ class MechanismTests(SPFTestCase):
 
     def test_a(self) -> None:
         """
-        RFC 7208 5.3: A or AAAA, compared as far as asked for.
+        RFC 7208 5.3: A or AAAA records, compared up to the prefix length.
         """
         self.put("example.com", RRType.A, "192.0.2.9", "198.51.100.3")
         self.put("example.com", RRType.AAAA, "2001:db8::9")
@@ -462,7 +463,7 @@ class MechanismTests(SPFTestCase):
 
     def test_includeProblems(self) -> None:
         """
-        It is said in which record something is wrong.
+        A problem names the record it is in.
         """
         self.broken(
             "v=spf1 include:one.example", "example.com: include:one.example: no"
@@ -486,7 +487,7 @@ class MechanismTests(SPFTestCase):
 
     def test_failing(self) -> None:
         """
-        RFC 7208 5: a look-up fails, so that nothing is known.
+        RFC 7208 5: a failed lookup is a temporary error.
         """
         for kind, term in [
             (RRType.A, "a:broken.example"),
@@ -573,7 +574,7 @@ class ModifierTests(SPFTestCase):
 
     def test_noExplanation(self) -> None:
         """
-        RFC 7208 6.2: anything wrong with it, and there is none.
+        RFC 7208 6.2: any fault of the explanation leaves none.
         """
         record = "v=spf1 -all exp=x.example"
         for texts in (
@@ -709,7 +710,7 @@ class LimitTests(SPFTestCase):
 
     def test_clientName(self) -> None:
         """
-        RFC 7208 4.6.4: the look-up for the client's name counts as one, too.
+        RFC 7208 4.6.4: the lookup of the client's name counts as one, too.
         """
         self.put("example.com", RRType.A, "192.0.2.9")
         self.put("a.example", RRType.A, "192.0.2.9")
@@ -719,8 +720,8 @@ class LimitTests(SPFTestCase):
 
     def test_void(self) -> None:
         """
-        RFC 7208 4.6.4: two terms may come to nothing, whether a name has no
-        records or doesn't exist.
+        RFC 7208 4.6.4: two void lookups are allowed, whether a name has no records or
+        doesn't exist.
         """
         self.put("empty.example", RRType.A)
         two = "a:gone.example exists:empty.example"
@@ -743,8 +744,7 @@ class LimitTests(SPFTestCase):
 
     def test_most(self) -> None:
         """
-        The most that a sender can have looked up, and how many rounds it
-        takes.
+        The maximum number of lookups for a message, and of rounds.
         """
         hosts = [f"{each} %s{each}.example" for each in range(10)]
         for each in range(9):

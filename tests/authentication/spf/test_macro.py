@@ -227,7 +227,7 @@ class ExpandTests(SynchronousTestCase):
 
     def test_tooLong(self) -> None:
         """
-        RFC 7208 7.3: labels are left out on the left, as few as it takes.
+        RFC 7208 7.3: labels are dropped from the left, as few as necessary.
         """
         label = "a" * 49
         right = ".".join([label] * 5)  # 249

@@ -55,7 +55,7 @@ class IsSPFTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """
-        RFC 7208 4.5: in any case, and then a space or nothing.
+        RFC 7208 4.5: the version in any case, followed by a space or the end.
         """
         for text in (b"v=spf1", b"v=spf1 ", b"V=SpF1 -all", b"v=spf1 \xff"):
             self.assertTrue(isSPF(text), text)
@@ -203,7 +203,7 @@ class RecordTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """
-        RFC 7208 6: redirect and exp are there once, others any number of times.
+        RFC 7208 6: redirect and exp occur once, other terms any number of times.
         """
         for name in ("redirect", "exp"):
             self.assertIn(
@@ -213,8 +213,8 @@ class RecordTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         """
-        RFC 7208 5.1: nothing counts behind C{all}, nor does a redirect
-        anywhere; but there must be no errors.
+        RFC 7208 5.1: terms after C{all}, and a redirect anywhere, are ignored; but
+        they must be valid.
         """
         record = parseSPFRecord(b"v=spf1 redirect=a.example ?all mx -all exp=a.example")
         everything = (Directive(AuthResult.NEUTRAL, AllMechanism(), "?all"),)

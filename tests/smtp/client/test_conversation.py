@@ -139,7 +139,7 @@ class ReplyTests(SynchronousTestCase):
 
     def test_incomplete(self) -> None:
         """
-        Nothing comes before the reply is complete.
+        An incomplete reply yields nothing.
         """
         self.assertEqual(self.read(b"250-a\r\n250 b\r"), [])
 
@@ -214,7 +214,7 @@ class DotStuffingTests(SynchronousTestCase):
 
     def test_edges(self) -> None:
         """
-        Nothing at all, and a last connection without an end.
+        An empty message, and an unterminated last line.
         """
         self.assertEqual(self.encode([]), b".\r\n")
         self.assertEqual(self.encode([b"a"]), b"a\r\n.\r\n")
@@ -427,14 +427,14 @@ class OpeningTests(ConversationCase):
 
     def test_noHELOBehindTLS(self) -> None:
         """
-        Behind TLS nothing but EHLO will do.
+        After STARTTLS only EHLO is sent.
         """
         conversation = self.secured()
         self.assertEnded(conversation.receive(b"502 what?\r\n"), EndCause.REFUSED)
 
     def test_heloRefused(self) -> None:
         """
-        A server that takes neither.
+        A server that refuses EHLO and HELO.
         """
         conversation = self.conversation()
         conversation.receive(HELLO)
@@ -443,7 +443,7 @@ class OpeningTests(ConversationCase):
 
     def test_forgets(self) -> None:
         """
-        RFC 3207 4.2: nothing that was said before TLS counts behind it.
+        RFC 3207 4.2: state from before TLS is discarded.
         """
         conversation = self.secured()
         self.assertTrue(conversation.secure)
@@ -524,7 +524,7 @@ class OpeningTests(ConversationCase):
 
     def test_noLogin(self) -> None:
         """
-        Wrong credentials, a challenge that is none, no mechanism, no TLS.
+        Wrong credentials, an invalid challenge, no mechanism, no TLS.
         """
         login = Credentials("user", "secret")
         conversation = self.secured(login)
@@ -633,8 +633,8 @@ class TransactionTests(ConversationCase):
 
     def test_pipelinedAllRefused(self) -> None:
         """
-        RFC 2920 3.1: no recipient is left, but DATA was accepted: a lone dot
-        ends that, and the reply to it means nothing.
+        RFC 2920 3.1: no recipient is left, but DATA was accepted: a lone dot ends
+        that, and the reply to it is ignored.
         """
         conversation = self.ready("PIPELINING")
         conversation.begin(transaction("b@example.org", "c@example.org"))
@@ -663,7 +663,7 @@ class TransactionTests(ConversationCase):
 
     def test_refusedOneByOne(self) -> None:
         """
-        Without PIPELINING, nothing is said behind a refusal of all.
+        Without PIPELINING, no DATA follows a refusal of all recipients.
         """
         conversation = self.ready()
         conversation.begin(transaction())
@@ -729,8 +729,7 @@ class TransactionTests(ConversationCase):
 
     def test_unasked(self) -> None:
         """
-        A server that speaks when it wasn't asked: 421 is its right, anything
-        else isn't.
+        An unsolicited reply: 421 is valid, any other one isn't.
         """
         self.assertEnded(self.ready().receive(b"421 bye\r\n"), EndCause.REFUSED)
         self.assertEnded(self.ready().receive(b"250 ok\r\n"), EndCause.MALFORMED)

@@ -72,7 +72,7 @@ class SessionCase(SynchronousTestCase):
         self, server: Scripted, settings: ClientSettings
     ) -> Deferred[ClientSession]:
         """
-        Open a session as far as it goes.
+        Open a session as far as possible without further input.
         """
         endpoint = Reaching(server, self.clock)
         opening = Deferred.fromCoroutine(openSession(self.clock, endpoint, settings))
@@ -117,7 +117,7 @@ class SessionCase(SynchronousTestCase):
 
     def assertClosed(self) -> None:
         """
-        The connection is closed, and nothing is waited for.
+        The connection is closed, without delayed calls.
         """
         self.link.flush()
         self.assertFalse(self.link.open)
@@ -125,8 +125,8 @@ class SessionCase(SynchronousTestCase):
 
     def assertNoMail(self, server: Scripted) -> None:
         """
-        Nothing was said in SMTP since the handshake, but reply (RFC 3207
-        4.1), and not even that where the server has not greeted.
+        No command was sent since the handshake except QUIT (RFC 3207 4.1), and not
+        even that if the server hasn't greeted.
         """
         before, tls, after = server.heard.partition(b"<TLS>\r\n")
         reply = b"QUIT\r\n" if before else b""
@@ -136,13 +136,13 @@ class SessionCase(SynchronousTestCase):
 
 class EnforcementTests(SessionCase):
     """
-    Whether a certificate will do is decided before anything is said.
+    Certificates are verified before any command is sent.
     """
 
     def test_enforcedMeansNothingIsSent(self) -> None:
         """
-        Under an enforced policy any objection means that nothing but reply
-        follows the handshake (RFC 7672 2.2, RFC 8461 4.1, RFC 3207 4.1).
+        Under an enforced policy, only QUIT follows a handshake with any fault (RFC
+        7672 2.2, RFC 8461 4.1, RFC 3207 4.1).
         """
         other = good("other.example")
         untrusted = selfSigned("mx.example")
@@ -203,7 +203,7 @@ class EnforcementTests(SessionCase):
 
     def test_unusableRecords(self) -> None:
         """
-        Records that are all unusable ask for nothing (RFC 7672 2.2).
+        Records that are all unusable require no authentication (RFC 7672 2.2).
         """
         session = self.opened(
             Scripted(good().context()), dane=(TLSA(1, 1, 1, bytes(32)),)
@@ -212,8 +212,7 @@ class EnforcementTests(SessionCase):
 
     def test_ignored(self) -> None:
         """
-        Errors that are to be ignored are in the record all the same
-        (TLS-Required: No, RFC 8689 3).
+        Ignored errors are in the record all the same (TLS-Required: No, RFC 8689 3).
         """
         session = self.opened(
             Scripted(good("other.example").context()),
@@ -268,7 +267,7 @@ class HandshakeTests(SessionCase):
 
     def test_sni(self) -> None:
         """
-        The first name is said in SNI; an address never is (RFC 6066 3).
+        The first name is sent in SNI; an address never is (RFC 6066 3).
         """
         for name, said in (("mx.example", b"mx.example"), ("192.0.2.2", None)):
             names: list[bytes | None] = []
@@ -300,7 +299,7 @@ class HandshakeTests(SessionCase):
 
     def test_refused(self) -> None:
         """
-        A reply other than 220 to STARTTLS, asked for though not offered.
+        A reply other than 220 to STARTTLS, sent though not offered.
         """
         server = Scripted()
         why = self.refused(server, mode=TLSMode.REQUIRED)
@@ -396,7 +395,7 @@ class HandshakeTests(SessionCase):
 
     def test_hangUp(self) -> None:
         """
-        A server that goes away in the middle of the handshake.
+        The server disconnects in the middle of the handshake.
         """
         server = Scripted(behindStartTLS=b"")
         opening = self.opening(server, replace(self.settings, mode=TLSMode.REQUIRED))
@@ -432,8 +431,8 @@ class HandshakeTests(SessionCase):
 
     def test_oldVersion(self) -> None:
         """
-        A server with nothing newer than TLS 1.1 is refused, and says so
-        itself: RFC 8996.
+        A server with nothing newer than TLS 1.1 is refused by an alert of its own:
+        RFC 8996.
         """
         context = good().context()
         context.set_cipher_list(b"ALL:@SECLEVEL=0")
@@ -531,7 +530,7 @@ class OpeningTests(SessionCase):
 
     def test_cancelledConnecting(self) -> None:
         """
-        Cancelling while connecting gives up on it.
+        Cancellation cancels a connection in progress.
         """
         reactor = MemoryReactorClock()
         endpoint = addressEndpoint(reactor, "192.0.2.2", 25)
@@ -576,8 +575,8 @@ class OpeningTests(SessionCase):
 
     def test_wholeSession(self) -> None:
         """
-        A server that drips is cut off when the whole session has taken half
-        an hour.
+        A server that sends slowly is cut off when the whole session has taken half an
+        hour.
         """
         server = Scripted(greeting="")
         opening = self.opening(server, self.settings)
@@ -652,7 +651,7 @@ class DeliveryTests(SessionCase):
 
     def test_flatMemory(self) -> None:
         """
-        A big message is read as fast as it is taken, not faster.
+        A large message is read at the pace of the connection.
         """
         content = (b".connection\r\n" + b"x" * 70 + b"\r\n") * 60000
         for context in (None, good().context()):
@@ -665,7 +664,7 @@ class DeliveryTests(SessionCase):
 
     def test_unreadable(self) -> None:
         """
-        A message that can't be read is our trouble, and nothing is sent.
+        An unreadable message is a local error, and nothing is sent.
         """
         server = Scripted()
         session = self.opened(server)
@@ -754,7 +753,7 @@ class DeliveryTests(SessionCase):
 
     def test_earlyRefusal(self) -> None:
         """
-        A server that has had enough in the middle of a message is heard.
+        A reply in the middle of a message ends its transfer.
         """
         server = Scripted(extensions=())
         session = self.opened(server)
@@ -784,7 +783,7 @@ class DeliveryTests(SessionCase):
 
     def test_quit(self) -> None:
         """
-        QUIT is said, and the connection closed at both ends.
+        QUIT is sent, and the connection closed at both ends.
         """
         for context in (None, good().context()):
             server = Scripted(context)
@@ -812,8 +811,7 @@ class DeliveryTests(SessionCase):
 
     def test_idle(self) -> None:
         """
-        A server that hangs up while nothing is to be done leaves a session
-        that can't be used.
+        A session whose server disconnects while it is idle is unusable.
         """
         session = self.opened(Scripted())
         self.link.hangUp()
@@ -859,7 +857,7 @@ class TLSErrorOfTests(SynchronousTestCase):
 
     def test_unknownAlert(self) -> None:
         """
-        OpenSSL has no words for an alert that it doesn't know.
+        OpenSSL has no text for unknown alerts.
         """
         self.assertEqual(self.error(""), (Kind.REMOTE_ALERT, None))
 

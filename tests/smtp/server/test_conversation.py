@@ -329,7 +329,7 @@ class TLSTests(SynchronousTestCase):
 
     def test_starttls(self) -> None:
         """
-        The client begins anew, and nothing from before counts (RFC 3207 4.2).
+        STARTTLS resets the session (RFC 3207 4.2).
         """
         owner = greeted()
         self.assertEqual(owner.codes(ENVELOPE, b"STARTTLS\r\n")[-1], "220 2.0.0")
@@ -461,7 +461,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_errors(self) -> None:
         """
-        Too many mistakes end the connection.
+        Too many errors end the connection.
         """
         self.assertEqual(len(self.closed(greeted(), [b"FOO\r\n" * 99])), 22)
 
@@ -503,8 +503,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_repeated(self) -> None:
         """
-        A recipient counts as often as it is named, though it gets one copy: within
-        a transaction, and over those that come to nothing.
+        A repeated recipient counts each time, though it gets one copy: within a
+        transaction, and over unsuccessful ones.
         """
         owner = greeted(replace(SETTINGS, maxRecipients=2))
         owner.says(b"MAIL FROM:<>\r\n")
@@ -517,8 +517,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_smallChunks(self) -> None:
         """
-        Each chunk is answered (RFC 3030 2), so there are only so many with hardly
-        anything in them; there may be any number that are worth it.
+        Each chunk gets a reply (RFC 3030 2), so the number of tiny ones is limited;
+        that of larger ones isn't.
         """
         owner = greeted()
         owner.says(ENVELOPE)

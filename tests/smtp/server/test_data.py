@@ -88,9 +88,8 @@ class ReaderTests(SynchronousTestCase):
     )
     def test_anyChunks(self, message: bytes, sizes: list[int]) -> None:
         """
-        The message comes out as it went in, with an end to its last line; how
-        it was cut changes nothing.  Bare CR, bare LF and NUL make it flawed,
-        also across chunks.
+        The message is unchanged, with an end to its last line, for any chunks. Bare
+        CR, bare LF and NUL make it flawed, also across chunks.
         """
         reader, text = ChunkReader(), b""
         for size in sizes:
@@ -115,8 +114,8 @@ class ChunkingTests(SynchronousTestCase):
 
     def test_offered(self) -> None:
         """
-        CHUNKING is announced, BINARYMIME isn't (RFC 3030 2, 3), and so is no
-        body type that one can ask for.
+        CHUNKING is announced, BINARYMIME isn't (RFC 3030 2, 3), and can't be
+        requested.
         """
         lines = Owner().says(b"EHLO c\r\n")
         self.assertIn("250-CHUNKING", lines)
@@ -126,8 +125,7 @@ class ChunkingTests(SynchronousTestCase):
 
     def test_one(self) -> None:
         """
-        One chunk is a message; dots mean nothing, and there is no 354 (RFC
-        3030 2).
+        One chunk is a message; dots are data, and there is no 354 (RFC 3030 2).
         """
         owner = begun()
         codes = owner.codes(bdat(b".a\r\n.\r\n", last=True))
@@ -179,8 +177,8 @@ class ChunkingTests(SynchronousTestCase):
 
     def test_outOfOrder(self) -> None:
         """
-        A premature chunk is refused (RFC 3030 2), and none of its data is taken for
-        a command.
+        A premature chunk is refused (RFC 3030 2), and none of its data is parsed as a
+        command.
         """
         quit = b"QUIT\r\n"
         owner = Owner()
@@ -222,8 +220,8 @@ class ChunkingTests(SynchronousTestCase):
 
     def test_tooLarge(self) -> None:
         """
-        Size is looked at for each chunk and for all together, before the
-        bytes have come; those are passed over (RFC 3030 2).
+        The size limit applies to each chunk and to their sum, before the bytes have
+        come; those are skipped (RFC 3030 2).
         """
         for chunks in ([b"a" * 1001], [b"a" * 600, b"a" * 401]):
             owner = begun()
@@ -258,8 +256,8 @@ class ChunkingTests(SynchronousTestCase):
 
     def test_behindRefused(self) -> None:
         """
-        Chunks sent before the client heard of the refusal are passed over
-        (RFC 3030 2), and aren't held against it.
+        Chunks sent before the client has read the refusal are skipped (RFC 3030 2),
+        and don't count as errors.
         """
         owner = begun()
         codes = owner.codes(bdat(b"a\n") + bdat(b"QUIT\r\n") * 50)

@@ -205,7 +205,7 @@ class ListenerCase(SynchronousTestCase):
 
     def connect(self, host: str = "192.0.2.1") -> Wire:
         """
-        A client that has heard the greeting.
+        Connect a client, and read the greeting.
         """
         address = (IPv6Address if ":" in host else IPv4Address)("TCP", host, 1234)
         line = self.factory.buildProtocol(address)
@@ -219,7 +219,7 @@ class ListenerCase(SynchronousTestCase):
 
     def assertGone(self) -> None:
         """
-        Nothing is left of any connection.
+        All connections are closed, without delayed calls.
         """
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.successResultOf(self.factory.stop())
@@ -227,7 +227,7 @@ class ListenerCase(SynchronousTestCase):
 
 class SessionTests(ListenerCase):
     """
-    Tests for how sessions ask and are answered.
+    Tests for sessions and their delivery.
     """
 
     def test_interface(self) -> None:
@@ -238,7 +238,7 @@ class SessionTests(ListenerCase):
 
     def test_message(self) -> None:
         """
-        A message is asked about, taken, and acknowledged.
+        A message passes L{IMessageDelivery}, and is acknowledged.
         """
         wire = self.connect()
         self.assertEqual(wire.says(MAIL)[-1][:3], b"354")
@@ -312,7 +312,7 @@ class SessionTests(ListenerCase):
 
     def test_flawed(self) -> None:
         """
-        A message that is refused on the way is aborted at once.
+        A message refused during its transfer is aborted at once.
         """
         wire = self.connect()
         wire.says(MAIL)
@@ -423,7 +423,7 @@ class TimeTests(ListenerCase):
 
     def test_idle(self) -> None:
         """
-        Five minutes without a word end the connection (RFC 5321 4.5.3.2.7).
+        Five minutes without input end the connection (RFC 5321 4.5.3.2.7).
         """
         wire = self.connect()
         self.clock.advance(299)
@@ -437,7 +437,7 @@ class TimeTests(ListenerCase):
 
     def test_idleInMessage(self) -> None:
         """
-        Pieces of a message count as words, where none are too slow.
+        Chunks of a message count as input, if there is no limit on slow ones.
         """
         self.listen(replace(SETTINGS, minBodyRate=0))
         wire = self.connect()
@@ -638,7 +638,7 @@ class ConnectionTests(ListenerCase):
 
     def test_setBack(self) -> None:
         """
-        A clock that is set back changes nothing for clients that are known.
+        Setting the clock back changes nothing for known clients.
         """
         self.listen(replace(SETTINGS, maxConnectionRate=3, maxMessageRate=3))
         wire = self.connect()
@@ -649,7 +649,7 @@ class ConnectionTests(ListenerCase):
 
     def test_perAddress(self) -> None:
         """
-        One address can't take everything; for IPv6, one /64.
+        The connections of an address are limited; for IPv6, of a /64.
         """
         wires = [self.connect() for _ in range(3)]
         self.assertTrue(self.refused("192.0.2.1"))
@@ -802,7 +802,7 @@ class ConnectionTests(ListenerCase):
 
     def test_stopWhileStuck(self) -> None:
         """
-        Nothing holds it up for long but a message that is being accepted.
+        Stopping waits only for messages that are being accepted.
         """
         wire = self.connect()
         self.delivery.answers["mail"] = Deferred()
@@ -870,8 +870,9 @@ class AuthenticationTests(ListenerCase):
 
     def test_limited(self) -> None:
         """
-        Failures are answered more and more slowly, and then not looked at any more
-        (RFC 4954 6), over any number of connections; others don't notice.
+        Replies to failed logins are delayed more and more, and then passwords aren't
+        checked any more (RFC 4954 6), over any number of connections; other clients
+        aren't affected.
         """
         answers = [self.guess("192.0.2.1") for _ in range(MAX_FAILURES)]
         slow = MAX_FAILURES - UNDELAYED_FAILURES

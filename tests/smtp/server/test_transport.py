@@ -157,8 +157,8 @@ class DirectTests(SynchronousTestCase):
 
     def test_end(self) -> None:
         """
-        The last words are written, and the rest is up to a transport that
-        isn't TCP's; also if they have to wait there.
+        The last data is written, also through a transport that isn't TCP's and has to
+        wait, which closes the connection itself.
         """
         self.line.end(b"221\r\n")
         self.assertEqual(self.transport.arrived(), b"221\r\n")
@@ -169,7 +169,7 @@ class DirectTests(SynchronousTestCase):
 
     def test_lost(self) -> None:
         """
-        That a connection is lost is for the transport to say.
+        The loss of a connection is reported by the transport.
         """
         self.transport.other.close()
         self.line.write(b"a")
@@ -179,7 +179,7 @@ class DirectTests(SynchronousTestCase):
 
     def test_passedOn(self) -> None:
         """
-        All else goes through it.
+        All other calls are passed to the transport.
         """
         self.line.dataReceived(b"x")
         self.assertEqual(self.session.heard, b"x")
@@ -304,7 +304,7 @@ class CloseTests(TestCase):
 
     async def test_silent(self) -> None:
         """
-        A connection ends without last words too.
+        A connection closes without last data too.
         """
         self.session.begin = lambda: self.line.loseConnection()
         await self.connect()
@@ -329,7 +329,7 @@ class CloseTests(TestCase):
 
     async def test_gone(self) -> None:
         """
-        To whom is gone already, nothing is said, and nothing happens.
+        Writing to a closed connection has no effect.
         """
         self.client.begin = lambda: self.client.transport.loseConnection()
         await self.connect()
@@ -371,7 +371,7 @@ class TLSTests(SynchronousTestCase):
 
     def test_end(self) -> None:
         """
-        The last words go through TLS too.
+        The last data goes through TLS too.
         """
         clock, client, session = Clock(), Hearing(), Hearing()
         line = ServerTransport(clock, session)
