@@ -165,6 +165,13 @@ def _failureRow(
     return (
         key,
         digest,
+        *_texts(failure),
+        sessions,
+    )
+
+
+def _texts(failure: FailureDetail) -> tuple[str, ...]:
+    return (
         failure.resultType.value,
         failure.reasonCode,
         failure.sendingIP,
@@ -172,7 +179,6 @@ def _failureRow(
         failure.mxHELO,
         failure.receivingIP,
         failure.additional,
-        sessions,
     )
 
 
@@ -188,15 +194,7 @@ def failureDigest(failure: FailureDetail) -> bytes:
 
     @param failure: Within the limits: L{moxtls.ledger.bounds.bounded}.
     """
-    return digest(
-        failure.resultType,
-        failure.reasonCode,
-        failure.sendingIP,
-        failure.mxHostname,
-        failure.mxHELO,
-        failure.receivingIP,
-        failure.additional,
-    )
+    return digest(*_texts(failure))
 
 
 @dataclass(frozen=True, slots=True)
