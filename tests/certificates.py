@@ -26,8 +26,25 @@ from moxtls.tls.verify import TrustStore, trustStoreOf
 _DAY = timedelta(days=1)
 
 
+class HasCertificate:
+    """
+    The encoded forms of a certificate that TLSA records have.
+    """
+
+    certificate: x509.Certificate
+
+    @property
+    def der(self) -> bytes:
+        return self.certificate.public_bytes(Encoding.DER)
+
+    @property
+    def spki(self) -> bytes:
+        public = self.certificate.public_key()
+        return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
 @dataclass(frozen=True)
-class Identity:
+class Identity(HasCertificate):
     """
     A certificate, its key, and its chain.
     """
@@ -54,15 +71,6 @@ class Identity:
         """
         issuers = (*self.issuers, root.certificate)
         return type(self)(self.certificate, self.key, issuers)
-
-    @property
-    def der(self) -> bytes:
-        return self.certificate.public_bytes(Encoding.DER)
-
-    @property
-    def spki(self) -> bytes:
-        public = self.certificate.public_key()
-        return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     @property
     def pem(self) -> bytes:

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import (
     CertificateIssuerPrivateKeyTypes,
 )
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from moxtls.dns.types import TLSA
+from tests.certificates import HasCertificate
 
 #: When all of this happens.
 NOW = 1_800_000_000.0
@@ -25,22 +25,13 @@ DAY = 86400.0
 
 
 @dataclass(frozen=True)
-class Made:
+class Made(HasCertificate):
     """
     A certificate and its key.
     """
 
     certificate: x509.Certificate
     key: CertificateIssuerPrivateKeyTypes
-
-    @property
-    def der(self) -> bytes:
-        return self.certificate.public_bytes(Encoding.DER)
-
-    @property
-    def spki(self) -> bytes:
-        public = self.key.public_key()
-        return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     def record(self, usage: int, selector: int, matching: int) -> TLSA:
         """
