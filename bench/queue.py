@@ -30,11 +30,11 @@ from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyCache, ISessionObserver
 from moxtls.mtasts.policy import STSLookup
-from moxtls.queue.batches import GroupLimits
-from moxtls.queue.reportstatus import ReportStatusNotifier
+from moxtls.queue.executor import ThreadedSpoolExecutor
+from moxtls.queue.schedule import GroupLimits
 from moxtls.queue.service import QueueService
-from moxtls.queue.settle import Settlement
-from moxtls.queue.spool import Spool, ThreadedSpoolExecutor
+from moxtls.queue.settle import ReportStatusNotifier, Settlement
+from moxtls.queue.spool import Spool
 from moxtls.queue.types import Envelope
 from moxtls.smtp.client.session import ClientSession, ClientSettings, addressEndpoint
 from moxtls.smtp.types import TLSMode

@@ -15,8 +15,7 @@ from twisted.internet.defer import Deferred
 
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
-from moxtls.queue.client import QueueClient
-from moxtls.queue.spool import ThreadedSpoolExecutor
+from moxtls.queue.executor import QueueClient, ThreadedSpoolExecutor
 from moxtls.queue.types import Envelope
 
 #: Clients at a time; one alone waits for all there is to wait for.

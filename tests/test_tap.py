@@ -20,7 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.app.service import Server
 from moxtls.config import InvalidConfig
-from moxtls.queue.spool import InlineSpoolExecutor, Spool
+from moxtls.queue.executor import InlineSpoolExecutor
+from moxtls.queue.spool import Spool
 from moxtls.tap import Options, TwistdServer, makeService
 from tests import MAX_WAIT
 from tests.configs import HOSTNAME

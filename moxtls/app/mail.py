@@ -24,12 +24,10 @@ from moxtls.mailbox.executor import MAX_SILENCE, ProcessWriter, ThreadWriter
 from moxtls.mailbox.lmtp import LMTPStore, lmtpEndpoint
 from moxtls.mailbox.maildir import MailStore
 from moxtls.mailbox.names import HOST_ACCOUNT
-from moxtls.queue.batches import GroupLimits
-from moxtls.queue.reportstatus import ReportStatusNotifier
-from moxtls.queue.retry import RetrySchedule
+from moxtls.queue.executor import SpoolExecutor
+from moxtls.queue.schedule import GroupLimits, RetrySchedule
 from moxtls.queue.service import QueueService
-from moxtls.queue.settle import Settlement
-from moxtls.queue.spool import SpoolExecutor
+from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.types import Batch, ReportKind
 from moxtls.reception.acceptor import LocalDomains, Reception
 from moxtls.reception.delivery import MailboxDelivery

@@ -28,8 +28,8 @@ from moxtls.domain import Domain
 from moxtls.ipaddresses import parseIP
 from moxtls.ledger.ledger import Ledger
 from moxtls.outages import OutageLog
+from moxtls.queue.executor import InlineSpoolExecutor, ThreadedSpoolExecutor
 from moxtls.queue.service import QueueService
-from moxtls.queue.spool import InlineSpoolExecutor, ThreadedSpoolExecutor
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.service import ReportService
 from moxtls.smtp.authenticator import MAX_CHECKS, Authenticator

@@ -176,9 +176,9 @@ class Shell:
         @param make: As for L{ledger}.
         """
         from moxtls.app.build import asConfigErrors, newID
-        from moxtls.queue.client import QueueClient
+        from moxtls.queue.executor import InlineSpoolExecutor, QueueClient
         from moxtls.queue.memory import MemoryQueue
-        from moxtls.queue.spool import InlineSpoolExecutor, isSpool
+        from moxtls.queue.spool import isSpool
 
         if self._queue is None:
             self._checkAccess(make)

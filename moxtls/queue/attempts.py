@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.queue.test_service -*-
+# -*- test-case-name: tests.queue.test_attempts -*-
 """
 Active delivery attempts: their results, and the selection of messages for further ones.
 """
@@ -17,8 +17,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from moxtls.interfaces import IResultRecorder
-from moxtls.queue.batches import DeliveryGroup, GroupLimits, deliveryGroup
-from moxtls.queue.retry import RetryDecision
+from moxtls.queue.schedule import (
+    DeliveryGroup,
+    GroupLimits,
+    RetryDecision,
+    deliveryGroup,
+)
 from moxtls.queue.spool import Spool
 from moxtls.queue.types import DeliveryStatus, QueuedMessage, Result
 
@@ -313,3 +317,75 @@ class ResultRecorder:
         """
         done = DeferredList(tuple(self._writing))
         return done.addCallback(lambda results: None)
+
+
+#: Hosts counted separately.
+MAX_HOSTS = 1000
+_OTHERS = "other hosts"
+
+
+@dataclass(slots=True)
+class _Count:
+    """
+    @ivar last: The last result.
+    @ivar number: Recipients deferred since the last line.
+    """
+
+    last: Result
+    number: int = 0
+
+
+class ResultLog:
+    """
+    Chooses the results that are logged.
+    """
+
+    def __init__(
+        self,
+        logResult: Callable[[Result], None],
+        logDeferred: Callable[[str, int, Result], None],
+    ) -> None:
+        """
+        @param logResult: Logs one result.
+        @param logDeferred: Logs a number of further recipients deferred by a host, and
+            the last result.
+        """
+        self._logResult = logResult
+        self._logDeferred = logDeferred
+        self._counts: dict[str, _Count] = {}
+
+    def ended(self, result: Result) -> None:
+        """
+        Log or count the result for one recipient.
+        """
+        if result.ending is DeliveryStatus.TEMPORARY:
+            host = self._host(result)
+            if host in self._counts:
+                self.deferred(result, 1)
+                return
+            self._counts[host] = _Count(result)
+        self._logResult(result)
+
+    def deferred(self, result: Result, number: int) -> None:
+        """
+        Count a number of recipients deferred with C{result}.
+        """
+        count = self._counts.setdefault(self._host(result), _Count(result))
+        count.number += number
+        count.last = result
+
+    def minutePassed(self) -> None:
+        """
+        Log the deferrals counted since the last call.  To be called each minute.
+        """
+        counts, self._counts = self._counts, {}
+        for host, count in counts.items():
+            if count.number:
+                self._logDeferred(host, count.number, count.last)
+                # One line in the next minute as well, not two.
+                self._counts[host] = _Count(count.last)
+
+    def _host(self, result: Result) -> str:
+        host = result.host or result.recipient.rpartition("@")[2]
+        isFull = host not in self._counts and len(self._counts) >= MAX_HOSTS
+        return _OTHERS if isFull else host

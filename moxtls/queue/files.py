@@ -1,13 +1,16 @@
 # -*- test-case-name: tests.queue.test_spool -*-
 """
-The message files of a spool.
+The files of a spool: those of the messages, and the journal of the latest results.
+Every method blocks.
 
-A file written within a transaction of the index is kept only if that is committed; a
-file removed within one is unlinked after the commit.  Every method blocks.
+The file of a message that is written within a transaction of the index is kept only if
+that is committed; one removed within it is unlinked after the commit.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -152,3 +155,87 @@ class MessageFiles:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+#: Lines are added to one file while the index takes over those of the other one.
+NAMES = ("results.0", "results.1")
+
+
+def isJournal(root: Path) -> bool:
+    """
+    True if there is a journal in a directory.
+    """
+    return all((root / name).exists() for name in NAMES)
+
+
+class ResultJournal:
+    """
+    The open journal of a spool, for one process at a time.  Every method blocks, but
+    never for the disk unless the system has no memory left for unwritten files.
+    """
+
+    def __init__(self, root: Path, wait: bool) -> None:
+        """
+        @param wait: Wait for another process that has it open.
+
+        @raise BlockingIOError: Another process has it open.
+        """
+        self._paths = [root / name for name in NAMES]
+        self._files: list[int] = []
+        try:
+            for path in self._paths:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                self._files.append(os.open(path, flags, 0o600))
+            fcntl.flock(self._files[0], fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BaseException:
+            self.close()
+            raise
+        self._current, self._earlier = self._files
+        self._isTakingOver = False
+
+    def close(self) -> None:
+        for file in self._files:
+            os.close(file)
+
+    def add(self, lines: Iterable[str]) -> None:
+        """
+        Append lines of ASCII.
+
+        @raise OSError: None of them was written.
+        """
+        data = "".join(f"{line}\n" for line in lines).encode("ascii")
+        written = os.write(self._current, data)
+        if written < len(data):
+            size = os.fstat(self._current).st_size
+            os.ftruncate(self._current, size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def lines(self) -> list[str]:
+        """
+        Everything in it, also a last line that was cut off.
+        """
+        data = b"".join(path.read_bytes() for path in self._paths)
+        return data.decode("ascii", "replace").splitlines()
+
+    def beginTakeover(self) -> None:
+        """
+        Keep what there is apart from lines that are added from now on, unless the
+        takeover before wasn't completed.
+        """
+        if not self._isTakingOver:
+            self._isTakingOver = True
+            self._current, self._earlier = self._earlier, self._current
+
+    def takenOver(self) -> None:
+        """
+        Delete the lines from before L{beginTakeover}: the index has them on disk.
+        """
+        os.ftruncate(self._earlier, 0)
+        self._isTakingOver = False
+
+    def clear(self) -> None:
+        """
+        Delete all lines.
+        """
+        for file in self._files:
+            os.ftruncate(file, 0)

@@ -28,7 +28,7 @@ from pathlib import Path
 from sqlite3 import Connection, Row
 
 from moxtls.queue.files import MessageFiles
-from moxtls.queue.retry import Notify, RetryDecision
+from moxtls.queue.schedule import Notify, RetryDecision
 from moxtls.queue.types import (
     DeliveryStatus,
     Envelope,

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, formataddr, getaddresses
 
 from moxtls.domain import Address, InvalidAddress
-from moxtls.queue.responses import isResponse
-from moxtls.queue.types import Envelope
+from moxtls.queue.types import Envelope, isResponse
 from moxtls.smtp.server.data import HeaderLimits
 from moxtls.smtp.server.events import ServerSettings
 

@@ -36,18 +36,22 @@ from moxtls.interfaces import ICourier, IQueue, IResultRecorder
 from moxtls.queue.attempts import (
     ActiveAttempts,
     DeliveryAttempt,
+    ResultLog,
     ResultRecorder,
     Selection,
 )
-from moxtls.queue.batches import DeliveryGroup, GroupLimits
-from moxtls.queue.client import QueueClient
-from moxtls.queue.deferrals import ResultLog
+from moxtls.queue.executor import QueueClient, SpoolExecutor
 from moxtls.queue.files import STALE_AFTER
 from moxtls.queue.index import journalLine
-from moxtls.queue.reportstatus import ReportStatusNotifier
-from moxtls.queue.retry import Notify, RetryDecision, bounded
-from moxtls.queue.settle import Settlement
-from moxtls.queue.spool import Spool, SpoolExecutor
+from moxtls.queue.schedule import (
+    DeliveryGroup,
+    GroupLimits,
+    Notify,
+    RetryDecision,
+    bounded,
+)
+from moxtls.queue.settle import ReportStatusNotifier, Settlement
+from moxtls.queue.spool import Spool
 from moxtls.queue.types import Batch, DeliveryStatus, Envelope, QueuedMessage, Result
 from moxtls.tasks import CoalescedTask, TimeLimit
 from moxtls.workers.batches import Batches

@@ -26,8 +26,7 @@ from moxtls.message.trace import (
     receivedHeader,
     saysTLSNotRequired,
 )
-from moxtls.queue.responses import isResponse
-from moxtls.queue.types import Envelope
+from moxtls.queue.types import Envelope, isResponse
 from moxtls.reception.recipients import parseForwardPath
 from moxtls.smtp.server.data import InvalidMessage
 from moxtls.smtp.server.events import TransactionState

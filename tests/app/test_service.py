@@ -29,7 +29,7 @@ from moxtls.app.service import Server, bindPorts, openStores
 from moxtls.config import InvalidConfig
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.executor import InlineSpoolExecutor
 from moxtls.reporting.types import ReportPeriod, ReportState
 from moxtls.smtp import authenticator
 from moxtls.smtp.logins import MAX_FAILURES

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from moxtls.app.configfiles import ConfigFiles
 from moxtls.config import describe
 from moxtls.ledger.ledger import Ledger
-from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.executor import InlineSpoolExecutor
 from moxtls.smtp.passwords import StoredPassword
 from tests.certificates import selfSigned
 from tests.cli.commands import CONFIG, CommandCase, columns

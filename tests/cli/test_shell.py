@@ -27,7 +27,7 @@ from moxtls.cli.shell import (
     perform,
 )
 from moxtls.interfaces import IQueue
-from moxtls.queue.spool import SpoolClosed
+from moxtls.queue.executor import SpoolClosed
 from moxtls.tap import Options, makeService
 from tests.cli.commands import CONFIG, CommandCase, Ran, Terminal
 from tests.configs import rsaKey

@@ -19,12 +19,11 @@ from moxtls.delivery.local import LocalCourier
 from moxtls.interfaces import ICourier, IMailbox
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
 from moxtls.message.spooled import CHUNK
-from moxtls.queue.batches import GroupLimits
+from moxtls.queue.executor import InlineSpoolExecutor
 from moxtls.queue.memory import MemoryResultRecorder
-from moxtls.queue.reportstatus import ReportStatusNotifier
+from moxtls.queue.schedule import GroupLimits
 from moxtls.queue.service import QueueService
-from moxtls.queue.settle import Settlement
-from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Envelope, Result
 from moxtls.reception.recipients import Directory
 from moxtls.smtp.types import Reply

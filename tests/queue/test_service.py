@@ -27,13 +27,12 @@ from zope.interface import provider
 
 from moxtls.dates import DAY, HOUR
 from moxtls.interfaces import IQueue, IResultRecorder
-from moxtls.queue.batches import GroupLimits
-from moxtls.queue.client import QueueClient
+from moxtls.queue.executor import InlineSpoolExecutor, QueueClient, SpoolClosed
 from moxtls.queue.files import MessageFiles
-from moxtls.queue.reportstatus import ReportStatusNotifier
+from moxtls.queue.schedule import GroupLimits
 from moxtls.queue.service import QueueService
-from moxtls.queue.settle import Settlement
-from moxtls.queue.spool import InlineSpoolExecutor, Spool, SpoolClosed, SpoolUnusable
+from moxtls.queue.settle import ReportStatusNotifier, Settlement
+from moxtls.queue.spool import Spool, SpoolUnusable
 from moxtls.queue.types import (
     Batch,
     DeliveryStatus,
@@ -563,7 +562,7 @@ class RecordingTests(ServiceCase):
         """
         A courier waits for a result that can't be written until it is.
         """
-        with patch("moxtls.queue.journal.os.write", side_effect=OSError(28, "full")):
+        with patch("moxtls.queue.files.os.write", side_effect=OSError(28, "full")):
             recorded = self.record(*delivered(self.batch))
             self.clock.pump([1] * 5)
         self.assertTrue(self.flushLoggedErrors(OSError))

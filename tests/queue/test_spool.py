@@ -24,18 +24,16 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from moxtls.dates import DAY
-from moxtls.queue.client import QueueClient
 from moxtls.queue.dsn import headerOf
-from moxtls.queue.retry import RetrySchedule
-from moxtls.queue.settle import Settlement
-from moxtls.queue.spool import (
-    KEY_LIFETIME,
+from moxtls.queue.executor import (
     InlineSpoolExecutor,
-    Spool,
+    QueueClient,
     SpoolClosed,
-    SpoolUnusable,
     ThreadedSpoolExecutor,
 )
+from moxtls.queue.schedule import RetrySchedule
+from moxtls.queue.settle import Settlement
+from moxtls.queue.spool import KEY_LIFETIME, Spool, SpoolUnusable
 from moxtls.queue.types import DeliveryStatus, Envelope, Result
 from tests import MAX_WAIT
 from tests.queue.killing import killedAt, quickDirectory, traceSQL

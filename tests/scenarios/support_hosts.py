@@ -27,11 +27,10 @@ from moxtls.ledger.memory import MemoryLedger
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.mailbox.names import HOST_ACCOUNT, MailboxRefused
 from moxtls.mtasts.cache import PolicyCache
-from moxtls.queue.batches import GroupLimits
-from moxtls.queue.reportstatus import ReportStatusNotifier
+from moxtls.queue.executor import InlineSpoolExecutor
+from moxtls.queue.schedule import GroupLimits
 from moxtls.queue.service import QueueService
-from moxtls.queue.settle import Settlement
-from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.types import Envelope
 from moxtls.reception.acceptor import LocalDomains, Reception
 from moxtls.reception.delivery import MailboxDelivery

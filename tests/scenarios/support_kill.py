@@ -22,8 +22,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from moxtls.dates import HOUR, MINUTE, midnight
 from moxtls.interfaces import IQueue, IReportSource
 from moxtls.ledger.ledger import Ledger
-from moxtls.queue.client import QueueClient
-from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.executor import InlineSpoolExecutor, QueueClient
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
 from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService

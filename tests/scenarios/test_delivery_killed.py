@@ -19,11 +19,11 @@ from moxtls.delivery.relay import Relay, SmarthostCourier, parseRelayHost
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.message.trace import ClientInfo
-from moxtls.queue.batches import GroupLimits
-from moxtls.queue.reportstatus import ReportStatusNotifier
+from moxtls.queue.executor import InlineSpoolExecutor
+from moxtls.queue.schedule import GroupLimits
 from moxtls.queue.service import QueueService
-from moxtls.queue.settle import Settlement
-from moxtls.queue.spool import InlineSpoolExecutor, Spool
+from moxtls.queue.settle import ReportStatusNotifier, Settlement
+from moxtls.queue.spool import Spool
 from moxtls.queue.types import Envelope, RecipientState
 from moxtls.smtp.client.session import ClientSession, ClientSettings
 from moxtls.smtp.server.events import TransactionState

@@ -19,11 +19,10 @@ from moxtls.domain import Address, Domain
 from moxtls.interfaces import ICourier
 from moxtls.mailbox.lmtp import LMTPStore
 from moxtls.mtasts.policy import Mode
-from moxtls.queue.batches import GroupLimits
-from moxtls.queue.reportstatus import ReportStatusNotifier
+from moxtls.queue.executor import InlineSpoolExecutor
+from moxtls.queue.schedule import GroupLimits
 from moxtls.queue.service import QueueService
-from moxtls.queue.settle import Settlement
-from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.types import Batch, Envelope
 from moxtls.reception.recipients import Target
 from moxtls.smtp.client.session import ClientSettings

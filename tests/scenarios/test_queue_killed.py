@@ -21,11 +21,10 @@ from moxtls.interfaces import (
     IReportObserver,
     IResultRecorder,
 )
-from moxtls.queue.batches import GroupLimits
-from moxtls.queue.reportstatus import ReportStatusNotifier
+from moxtls.queue.executor import InlineSpoolExecutor
+from moxtls.queue.schedule import GroupLimits
 from moxtls.queue.service import QueueService
-from moxtls.queue.settle import Settlement
-from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.types import Batch, Envelope, ReportKind, Result
 from tests.queue.couriers import delivered, refused
 from tests.queue.killing import killedAt, quickDirectory

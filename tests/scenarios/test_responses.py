@@ -23,8 +23,7 @@ from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IVerdictObserver
-from moxtls.queue.responses import isResponse
-from moxtls.queue.types import Envelope, ReportKind
+from moxtls.queue.types import Envelope, ReportKind, isResponse
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
 from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService

@@ -12,11 +12,10 @@ from pathlib import Path
 from moxtls.delivery.attempt import DirectCourier
 from moxtls.domain import Domain
 from moxtls.ledger.ledger import Ledger
-from moxtls.queue.batches import GroupLimits
-from moxtls.queue.reportstatus import ReportStatusNotifier
+from moxtls.queue.executor import InlineSpoolExecutor
+from moxtls.queue.schedule import GroupLimits
 from moxtls.queue.service import QueueService
-from moxtls.queue.settle import Settlement
-from moxtls.queue.spool import InlineSpoolExecutor
+from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.types import Envelope
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from tests.delivery.deliveries import EXAMPLE, MX, USER, DeliveryCase

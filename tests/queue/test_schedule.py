@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.queue.retry}.
+Tests for L{moxtls.queue.schedule}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dates import DAY
-from moxtls.queue.retry import Notify, RetryDecision, RetrySchedule, bounded, giveUp
+from moxtls.queue.schedule import Notify, RetryDecision, RetrySchedule, bounded, giveUp
 from moxtls.queue.types import (
     DeliveryStatus,
     Envelope,
