@@ -39,8 +39,14 @@ from moxtls.dmarc.types import (
 )
 from moxtls.domain import Domain
 from moxtls.ledger.bounds import boundedEvaluation, hasRoomForPart, hasRoomForRow
-from moxtls.ledger.sql import DIGEST_SIZE, Upsert, chunks, digest
-from moxtls.ledger.tables import dmarcRow, dmarcTally
+from moxtls.ledger.tables import (
+    DIGEST_SIZE,
+    Upsert,
+    chunks,
+    digest,
+    dmarcRow,
+    dmarcTally,
+)
 
 #: Cached keys of rows, about 150 octets each.
 MAX_KNOWN = 100_000

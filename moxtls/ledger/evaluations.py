@@ -63,8 +63,7 @@ from moxtls.ledger.evaluationcounters import (
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
 from moxtls.ledger.periods import close, latestClosing, pruneClosings
 from moxtls.ledger.reports import ReportArchive
-from moxtls.ledger.sql import DIGEST_SIZE
-from moxtls.ledger.tables import dmarcRow, dmarcTally
+from moxtls.ledger.tables import DIGEST_SIZE, dmarcRow, dmarcTally
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import OutgoingReport, ReportPeriod
 

@@ -18,8 +18,7 @@ from moxtls.domain import Domain
 from moxtls.interfaces import ISenderHistory
 from moxtls.ledger.bounds import SIGN_RECEIVED, SIGN_SENT, boundedAccount
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
-from moxtls.ledger.sql import MAX_KEYS, Upsert
-from moxtls.ledger.tables import senderHistory
+from moxtls.ledger.tables import MAX_KEYS, Upsert, senderHistory
 
 #: Cached entries known to be written, about 300 octets each.
 MAX_KNOWN = 20_000

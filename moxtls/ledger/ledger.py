@@ -18,9 +18,8 @@ from moxtls.ledger.groupcommit import GroupCommitWriter, makeReader, makeWriter
 from moxtls.ledger.history import SenderHistory
 from moxtls.ledger.mtasts import PolicyStore
 from moxtls.ledger.reports import ReportArchive
-from moxtls.ledger.sql import insertInto
 from moxtls.ledger.suppressions import Suppressions
-from moxtls.ledger.tables import lease, ledgerIdentity
+from moxtls.ledger.tables import insertInto, lease, ledgerIdentity
 from moxtls.ledger.tlsresults import OutcomeStore
 from moxtls.outages import OutageLog
 

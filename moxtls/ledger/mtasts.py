@@ -16,8 +16,7 @@ from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyStore
 from moxtls.ledger.bounds import clean
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
-from moxtls.ledger.sql import Upsert, replaced
-from moxtls.ledger.tables import stsPolicy
+from moxtls.ledger.tables import Upsert, replaced, stsPolicy
 from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy
 
 _p = stsPolicy.c

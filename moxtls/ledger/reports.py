@@ -26,8 +26,7 @@ from moxtls.domain import Domain
 from moxtls.interfaces import IReportArchive
 from moxtls.ledger.bounds import canFollow, clean
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
-from moxtls.ledger.sql import digest, insertInto
-from moxtls.ledger.tables import outgoingReport
+from moxtls.ledger.tables import digest, insertInto, outgoingReport
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import OutgoingReport, ReportKey, ReportState
 

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from moxtls.interfaces import ISuppressions
 from moxtls.ledger.bounds import clean
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
-from moxtls.ledger.sql import Upsert, digest, replaced
+from moxtls.ledger.tables import Upsert, digest, replaced
 from moxtls.ledger.tables import suppression as table
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import Suppression

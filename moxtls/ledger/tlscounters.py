@@ -19,8 +19,14 @@ from sqlalchemy import Connection, or_, select
 
 from moxtls.domain import Domain
 from moxtls.ledger.bounds import bounded, boundedPolicy, foldedFailure
-from moxtls.ledger.sql import DIGEST_SIZE, Upsert, chunks, digest
-from moxtls.ledger.tables import tlsFailure, tlsResult
+from moxtls.ledger.tables import (
+    DIGEST_SIZE,
+    Upsert,
+    chunks,
+    digest,
+    tlsFailure,
+    tlsResult,
+)
 from moxtls.tlsrpt.types import FailureDetail, PolicyTally, SessionOutcome, TLSPolicy
 
 #: Cached digests of failures, about 100 octets each.

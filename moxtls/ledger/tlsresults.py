@@ -39,8 +39,7 @@ from moxtls.interfaces import IOutcomeStore
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
 from moxtls.ledger.periods import PHASES, close, latestClosing, pruneClosings
 from moxtls.ledger.reports import ReportArchive
-from moxtls.ledger.sql import DIGEST_SIZE, MAX_KEYS
-from moxtls.ledger.tables import tlsFailure, tlsResult
+from moxtls.ledger.tables import DIGEST_SIZE, MAX_KEYS, tlsFailure, tlsResult
 from moxtls.ledger.tlscounters import TLSCounters
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import OutgoingReport, ReportPeriod

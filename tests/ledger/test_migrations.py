@@ -30,8 +30,7 @@ from moxtls.ledger.evaluations import (
 from moxtls.ledger.history import KNOWN_TO_ACCOUNT, KNOWN_TO_ANY
 from moxtls.ledger.ledger import Ledger
 from moxtls.ledger.periods import PHASES
-from moxtls.ledger.sql import digest
-from moxtls.ledger.tables import metadata
+from moxtls.ledger.tables import digest, metadata
 from moxtls.reporting.types import ReportPeriod
 from tests.ledger.contracts import Contract
 from tests.ledger.threads import race
