@@ -6,20 +6,16 @@ and leases, by which nodes agree on who does a task.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, or_, select
+from sqlalchemy import select
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
-from zope.interface import implementer
 
-from moxtls.interfaces import ILeases
 from moxtls.ledger.database import Database, migrate
 from moxtls.ledger.evaluations import EvaluationStore
-from moxtls.ledger.groupcommit import GroupCommitWriter, makeReader, makeWriter
-from moxtls.ledger.history import SenderHistory
-from moxtls.ledger.mtasts import PolicyStore
+from moxtls.ledger.groupcommit import makeReader, makeWriter
 from moxtls.ledger.reports import ReportArchive
-from moxtls.ledger.suppressions import Suppressions
-from moxtls.ledger.tables import insertInto, lease, ledgerIdentity
+from moxtls.ledger.stores import Leases, PolicyStore, SenderHistory, Suppressions
+from moxtls.ledger.tables import ledgerIdentity
 from moxtls.ledger.tlsresults import OutcomeStore
 from moxtls.outages import OutageLog
 
@@ -107,40 +103,3 @@ def _identifier(database: Database) -> str:
     with database.opening(), database.reader.begin() as connection:
         query = select(ledgerIdentity.c.identifier)
         return str(connection.execute(query).scalar_one())
-
-
-_l = lease.c
-
-
-@implementer(ILeases)
-class Leases:
-    """
-    One row per lease.
-    """
-
-    def __init__(self, writer: GroupCommitWriter) -> None:
-        self._writer = writer
-
-    def acquire(
-        self, name: str, holder: str, until: float, now: float
-    ) -> Deferred[bool]:
-        def acquire(connection: Connection) -> bool:
-            insert = insertInto(lease, connection.dialect.name).values(
-                name=name, holder=holder, until=until
-            )
-            statement = insert.on_conflict_do_update(
-                index_elements=[_l.name],
-                set_={"holder": insert.excluded.holder, "until": insert.excluded.until},
-                where=or_(_l.holder == holder, _l.until <= now),
-            ).returning(_l.name)
-            return connection.execute(statement).first() is not None
-
-        return self._writer.run(acquire)
-
-    def release(self, name: str, holder: str) -> Deferred[None]:
-        statement = delete(lease).where(_l.name == name, _l.holder == holder)
-
-        def release(connection: Connection) -> None:
-            connection.execute(statement)
-
-        return self._writer.run(release)

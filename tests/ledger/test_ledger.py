@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dates import DAY
 from moxtls.domain import Domain
-from moxtls.ledger import bounds, evaluationcounters, history
+from moxtls.ledger import bounds, evaluationcounters, stores
 from moxtls.ledger.ledger import Ledger
 from moxtls.ledger.tables import ledgerIdentity, metadata
 from tests.ledger.contracts import (
@@ -133,7 +133,7 @@ class RoomContract(Contract):
         """
         The cache of written entries is bounded.
         """
-        self.patch(history, "MAX_KNOWN", 2)
+        self.patch(stores, "MAX_KNOWN", 2)
         for number in range(9):
             domain = Domain(f"{number}.example")
             self.got(self.ledger.history.sent("mjl", domain, 0))

@@ -27,9 +27,9 @@ from moxtls.ledger.evaluations import (
     ROWS,
     ROWS_OF_TALLY,
 )
-from moxtls.ledger.history import KNOWN_TO_ACCOUNT, KNOWN_TO_ANY
 from moxtls.ledger.ledger import Ledger
 from moxtls.ledger.periods import PHASES
+from moxtls.ledger.stores import KNOWN_TO_ACCOUNT, KNOWN_TO_ANY
 from moxtls.ledger.tables import digest, metadata
 from moxtls.reporting.types import ReportPeriod
 from tests.ledger.contracts import Contract

@@ -14,7 +14,7 @@ from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyCache
 from moxtls.ledger.memory import MemoryLedger
-from moxtls.ledger.mtasts import PolicyStore
+from moxtls.ledger.stores import PolicyStore
 from moxtls.mtasts.cache import MAX_BACKOFFS, PolicyCache
 from moxtls.mtasts.policy import CachedPolicy, Mode, STSLookup, STSPolicy
 from moxtls.tlsrpt.types import FailureDetail, ResultType
