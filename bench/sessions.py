@@ -37,8 +37,7 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher, IPolicyStore
-from moxtls.ledger.ledger import Ledger
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import Ledger, MemoryLedger
 from moxtls.mtasts.cache import PolicyCache
 from moxtls.mtasts.policy import CachedPolicy, STSPolicy, parsePolicy
 from moxtls.queue.memory import MemoryResultRecorder

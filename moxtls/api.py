@@ -57,8 +57,7 @@ from moxtls.interfaces import (
     ISessionObserver,
     IVerdictObserver,
 )
-from moxtls.ledger.ledger import Ledger
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import Ledger, MemoryLedger
 from moxtls.message.trace import ClientInfo
 from moxtls.mtasts.cache import PolicyCache
 from moxtls.mtasts.fetch import PolicyFetcher

@@ -25,7 +25,7 @@ from moxtls import api
 from moxtls.dates import DAY, HOUR
 from moxtls.dns.types import RRType
 from moxtls.interfaces import IReportSubmitter, IVerdictObserver
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.message.mime import leafParts
 from tests.configs import ed25519Key
 from tests.dmarc.reports import parsed, texts

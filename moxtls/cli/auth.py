@@ -18,7 +18,7 @@ from moxtls.cli.reports import STDIN
 from moxtls.cli.shell import CommandError, Shell, addCommand
 from moxtls.domain import Address, InvalidAddress
 from moxtls.ipaddresses import parseIP
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.message.trace import ClientInfo
 
 #: The maximum size of a message: as much as most hosts accept.

@@ -156,8 +156,7 @@ class Shell:
         """
         from moxtls.app.build import asConfigErrors
         from moxtls.ledger.database import LedgerMissing
-        from moxtls.ledger.ledger import Ledger
-        from moxtls.ledger.memory import MemoryLedger
+        from moxtls.ledger.ledger import Ledger, MemoryLedger
 
         if self._ledger is None:
             self._checkAccess(make)

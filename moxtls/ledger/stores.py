@@ -394,7 +394,7 @@ _l = lease.c
 @implementer(ILeases)
 class Leases:
     """
-    One row per lease.
+    Leases, by which nodes agree on who does a task: one row per lease.
     """
 
     def __init__(self, writer: GroupCommitWriter) -> None:

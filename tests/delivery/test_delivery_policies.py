@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from moxtls.dns.types import TLSA, RRType
 from moxtls.domain import Domain
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.mtasts.cache import PolicyCache
 from moxtls.mtasts.policy import Mode, STSLookup
 from moxtls.queue.types import DeliveryStatus

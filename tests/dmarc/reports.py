@@ -29,7 +29,7 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore, IReportSource
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.message.mime import leafParts
 from moxtls.queue.memory import MemoryQueue
 from moxtls.reporting.compose import ReportComposer, ReportIdentity

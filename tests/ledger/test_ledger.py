@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.ledger.ledger}: the contracts, on each database.
+Tests for L{moxtls.ledger.ledger}: the contracts, on each database and in memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.dates import DAY
 from moxtls.domain import Domain
 from moxtls.ledger import bounds, evaluationcounters, stores
-from moxtls.ledger.ledger import Ledger
+from moxtls.ledger.ledger import Ledger, MemoryLedger
 from moxtls.ledger.tables import ledgerIdentity, metadata
 from tests.ledger.contracts import (
     ArchiveContract,
@@ -245,4 +245,55 @@ class PostgresEvaluationTests(OnPostgres, EvaluationContract, SynchronousTestCas
 class PostgresHistoryTests(OnPostgres, HistoryContract, SynchronousTestCase):
     """
     The sender history in PostgreSQL.
+    """
+
+
+class InMemory:
+    """
+    Makes ledgers in memory.
+    """
+
+    def makeLedger(self) -> Stores:
+        return MemoryLedger()
+
+
+class MemoryOutcomeTests(InMemory, OutcomeContract, SynchronousTestCase):
+    """
+    Outcomes in memory.
+    """
+
+
+class MemoryArchiveTests(InMemory, ArchiveContract, SynchronousTestCase):
+    """
+    Reports in memory.
+    """
+
+
+class MemorySuppressionTests(InMemory, SuppressionContract, SynchronousTestCase):
+    """
+    Suppressions in memory.
+    """
+
+
+class MemoryPolicyTests(InMemory, PolicyContract, SynchronousTestCase):
+    """
+    Policies in memory.
+    """
+
+
+class MemoryLeaseTests(InMemory, LeaseContract, SynchronousTestCase):
+    """
+    Leases in memory.
+    """
+
+
+class MemoryEvaluationTests(InMemory, EvaluationContract, SynchronousTestCase):
+    """
+    Evaluations in memory.
+    """
+
+
+class MemoryHistoryTests(InMemory, HistoryContract, SynchronousTestCase):
+    """
+    The sender history in memory.
     """

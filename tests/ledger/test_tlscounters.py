@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.ledger.ledger import Ledger
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import Ledger, MemoryLedger
 from moxtls.ledger.tlscounters import LARGE_POLICY, TLSDelta, storedPolicy, sumOutcomes
 from moxtls.tlsrpt.types import (
     PolicyTally,

@@ -13,7 +13,7 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyCache
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.ledger.stores import PolicyStore
 from moxtls.mtasts.cache import MAX_BACKOFFS, PolicyCache
 from moxtls.mtasts.policy import CachedPolicy, Mode, STSLookup, STSPolicy

@@ -12,7 +12,7 @@ from moxtls.dates import HOUR, MINUTE
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.ledger.stores import PolicyStore
 from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy
 from moxtls.mtasts.refresh import PolicyRefresher, Refresh, RefreshResult

@@ -22,7 +22,7 @@ from moxtls.dmarc.types import VerdictEvent
 from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.domain import Domain
 from moxtls.interfaces import IMailbox, IVerdictObserver
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.mailbox.names import MailboxFull, MailboxRefused
 from moxtls.message.trace import ClientInfo

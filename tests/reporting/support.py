@@ -28,7 +28,7 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore, IQueue, IReportSource
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.compose import ReportComposer, ReportIdentity

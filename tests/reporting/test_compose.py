@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.authentication.dkim.sign import NoSubmitter, Signer
 from moxtls.dates import midnight
 from moxtls.domain import Address, Domain
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.message.mime import MessageStamp, leafParts
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.compose import (

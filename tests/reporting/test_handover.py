@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 from moxtls.dates import DAY
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportObserver, IReportSubmitter
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
 from moxtls.reporting.handover import (

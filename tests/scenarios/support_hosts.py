@@ -23,7 +23,7 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IMailbox, IVerdictObserver
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.mailbox.names import HOST_ACCOUNT, MailboxRefused
 from moxtls.mtasts.cache import PolicyCache

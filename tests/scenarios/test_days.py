@@ -15,7 +15,7 @@ from moxtls.dates import utcDay
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.ledger.ledger import Ledger as SQLLedger
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.reporting.rua import canonicalURI
 from moxtls.reporting.types import ReportState
 from tests.ledger.test_ledger import emptied, emptyFile

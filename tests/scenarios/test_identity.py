@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc.types import DMARCPolicy, PublishedPolicy
 from moxtls.domain import Domain
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.queue.memory import MemoryQueue
 from tests.dmarc.reports import DMARCWorld, evaluation
 from tests.reporting.support import A, World, outcome

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from moxtls.dates import midnight
 from moxtls.domain import Domain
 from moxtls.interfaces import ISessionObserver
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.tlsrpt.recorder import (
     OutcomeRecorder,
     countedOnce,

@@ -15,7 +15,7 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.reporting.types import NoReport, ReportDraft, ReportPeriod, Retention
 from moxtls.tlsrpt.parse import ReceivedTLSReport, readTLSReport
 from moxtls.tlsrpt.source import InvalidReport, TLSReporting, TLSReportSource

@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 from moxtls.api import makeOutcomeRecorder
 from moxtls.domain import Domain
 from moxtls.interfaces import ISessionObserver
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,

@@ -27,7 +27,7 @@ from moxtls.dmarc.types import Disposition, DMARCPolicy, FinalDisposition
 from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.dns.types import Answer, RRType
 from moxtls.domain import Domain
-from moxtls.ledger.memory import MemoryLedger
+from moxtls.ledger.ledger import MemoryLedger
 from moxtls.message.header import MAX_HEADER
 from moxtls.message.spooled import MAX_IN_MEMORY
 from moxtls.message.trace import ClientInfo
