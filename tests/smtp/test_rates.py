@@ -61,7 +61,7 @@ class TokenBucketTests(SynchronousTestCase):
 
     def test_burst(self) -> None:
         """
-        A minute's worth at once, and then as it comes.
+        A minute's worth of tokens at once, and then at the rate.
         """
         for rate in (1, 7, 60, 3000):
             bucket = TokenBucket(rate)
@@ -113,7 +113,7 @@ class TokenBucketTests(SynchronousTestCase):
 
     def test_forgetting(self) -> None:
         """
-        Those whose bucket is full again go first.
+        Clients with a full bucket are forgotten first.
         """
         bucket = TokenBucket(60, maxEntries=100)
         taken(bucket, "heavy", NOW, 60)
