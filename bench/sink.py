@@ -27,7 +27,7 @@ _EXTENSIONS = (b"PIPELINING", b"SIZE 52428800", b"8BITMIME", b"ENHANCEDSTATUSCOD
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class Presenting:
+class ServerTLSCreator:
     """
     The TLS connection creator for C{startTLS}.
     """
@@ -44,7 +44,7 @@ class Sink(Protocol):
     One connection.
     """
 
-    def __init__(self, tls: Presenting | None) -> None:
+    def __init__(self, tls: ServerTLSCreator | None) -> None:
         self._tls = tls
         self._buffer = b""
         self._inMessage = False
@@ -105,7 +105,7 @@ class Sinks(ServerFactory):
 
     noisy = False
 
-    def __init__(self, tls: Presenting | None) -> None:
+    def __init__(self, tls: ServerTLSCreator | None) -> None:
         self._tls = tls
 
     def buildProtocol(self, addr: object) -> Sink:
@@ -113,7 +113,7 @@ class Sinks(ServerFactory):
 
 
 def _serve(reactor: IReactor) -> Deferred[None]:
-    tls = Presenting(serverContext(readPEM()))
+    tls = ServerTLSCreator(serverContext(readPEM()))
     ports = []
     for factory in (Sinks(None), Sinks(tls)):
         port = reactor.listenTCP(0, factory, _BACKLOG, "127.0.0.1")

@@ -184,7 +184,7 @@ class Serving:
 
 
 @implementer(IMessageDelivery)
-class Postbox:
+class AcceptingDelivery:
     """
     Accepts mail for all recipients except refused ones.
 
@@ -234,8 +234,10 @@ class Postbox:
 
 @implementer(IMessage)
 class _Slot:
-    def __init__(self, postbox: Postbox, transaction: TransactionState) -> None:
-        self._postbox = postbox
+    def __init__(
+        self, delivery: AcceptingDelivery, transaction: TransactionState
+    ) -> None:
+        self._delivery = delivery
         self._transaction = transaction
         self._chunks: list[bytes] = []
 
@@ -244,7 +246,7 @@ class _Slot:
         return None
 
     def finish(self) -> Deferred[Reply]:
-        self._postbox.received.append((self._transaction, b"".join(self._chunks)))
+        self._delivery.received.append((self._transaction, b"".join(self._chunks)))
         return succeed(Reply(250, "2.0.0", "taken"))
 
     def abort(self) -> None:

@@ -31,7 +31,7 @@ from tests import MAX_WAIT
 from tests.certificates import good
 from tests.configs import writeConfig
 from tests.dns.server import SOA, LoopbackServer
-from tests.network import Postbox, Serving
+from tests.network import AcceptingDelivery, Serving
 from tests.queue.killing import quickDirectory
 
 T = TypeVar("T")
@@ -129,7 +129,7 @@ class ServerCase(TestCase):
         server.startService()
         return server
 
-    def mailHost(self, postbox: Postbox, starttls: bool = True) -> int:
+    def mailHost(self, postbox: AcceptingDelivery, starttls: bool = True) -> int:
         """
         Start a mail host, C{mx.a.example}, whose certificate nobody trusts.
 

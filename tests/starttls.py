@@ -34,7 +34,7 @@ BUFFER = 65536
 
 
 @implementer(IOpenSSLContextFactory)
-class Presenting:
+class ServerTLSCreator:
     """
     A server's TLS connection creator for C{startTLS}.
     """

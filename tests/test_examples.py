@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 from moxtls.dns.types import RRType
 from tests import MAX_WAIT
 from tests.configs import ed25519Key
-from tests.network import Postbox
+from tests.network import AcceptingDelivery
 from tests.servers import ROOT, ServerCase, closedPort, startPython
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -39,7 +39,7 @@ class ExampleCase(ServerCase):
         if not EXAMPLES.exists():
             raise SkipTest(f"no {EXAMPLES}")
         super().setUp()
-        self.postbox = Postbox()
+        self.postbox = AcceptingDelivery()
         address = self.dns.address
         self.dnsServer = f"{address.host}:{address.port}"
         self.dns.zone.put("a.example", RRType.TXT, f'"v=spf1 ip4:{AUTHORIZED} -all"')

@@ -38,14 +38,14 @@ class Arrival:
 
     @ivar recipient: An address, or the URI that was posted to.
     @ivar sender: The envelope sender; the client's address if it was posted.
-    @ivar place: The host that accepted it.
+    @ivar host: The host that accepted it.
     @ivar tls: Version and cipher suite; empty without TLS.
     @ivar contentType: If it was posted.
     """
 
     recipient: str
     sender: str
-    place: str
+    host: str
     tls: str
     content: bytes
     contentType: str = ""

@@ -41,7 +41,7 @@ from zope.interface import implementer
 from moxtls.lab.arrivals import Arrival, Arrivals
 from moxtls.lab.keys import Identity, LabCA, selfSigned
 from moxtls.lab.plan import MailHost, policyText
-from moxtls.lab.scenario import INTAKE_HOST, INTAKE_PATH, LabDestination, PolicyHost
+from moxtls.lab.scenario import UPLOAD_HOST, UPLOAD_PATH, LabDestination, PolicyHost
 from moxtls.lab.zones import PAYLOAD
 from moxtls.message.trace import ClientInfo
 from moxtls.smtp.server.events import ServerSettings, TransactionState
@@ -141,7 +141,7 @@ class MailDestination(Service):
                 )
             ),
             _AcceptAll(host.name, arrivals),
-            Presenting(identity) if identity is not None else None,
+            ServerTLSCreator(identity) if identity is not None else None,
         )
 
     def startService(self) -> None:
@@ -224,17 +224,17 @@ class _Pages(Resource):
         """
         Accept a report.
         """
-        place, path = _host(request), request.path.decode("ascii", "replace")
-        if place != INTAKE_HOST or not path.startswith(f"{INTAKE_PATH}/"):
+        host, path = _host(request), request.path.decode("ascii", "replace")
+        if host != UPLOAD_HOST or not path.startswith(f"{UPLOAD_PATH}/"):
             return _say(request, NOT_FOUND, b"")
         content = request.content.read(MAX_REPORT + 1)
         if len(content) > MAX_REPORT:
             return _say(request, TOO_LARGE, b"")
         kind = request.getHeader("content-type") or ""
         arrival = Arrival(
-            f"https://{place}{path}",
+            f"https://{host}{path}",
             str(getattr(request.getClientAddress(), "host", "")),
-            place,
+            host,
             "HTTPS",
             content,
             kind,
@@ -259,19 +259,19 @@ class WebHost(Service):
     A web server that listens on one address, for all host names.
 
     @param reactor: Also provides C{IReactorTCP}.
-    @param place: An address and a port.
+    @param endpoint: An address and a port.
     """
 
     def __init__(
         self,
         reactor: IReactorTime,
-        place: tuple[str, int],
+        endpoint: tuple[str, int],
         destinations: Sequence[LabDestination],
         ca: LabCA,
         arrivals: Arrivals,
     ) -> None:
         self._reactor = reactor
-        self._address, self._port = place
+        self._address, self._port = endpoint
         self._listening: IListeningPort | None = None
         policies = servedPolicies(destinations)
         bad = [
@@ -279,8 +279,8 @@ class WebHost(Service):
             for each in destinations
             if each.sts is not None and each.sts.host is PolicyHost.BAD_CERTIFICATE
         ]
-        tls = Presenting(
-            ca.issue([INTAKE_HOST, *sorted(policies)]),
+        tls = ServerTLSCreator(
+            ca.issue([UPLOAD_HOST, *sorted(policies)]),
             {name: selfSigned(name, ca.now) for name in bad},
         )
         site = Site(_Pages(policies, arrivals), reactor=reactor)
@@ -446,7 +446,7 @@ class DNSServer(Service):
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class Presenting:
+class ServerTLSCreator:
     """
     TLS with one certificate, and others for clients that ask for them by name (RFC
     6066 3).

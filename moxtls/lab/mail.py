@@ -208,7 +208,7 @@ def _outcome(
     if arrived and destination.domain not in waiting:
         # The TLS version suffices for the table.
         tls = arrived[-1].tls.partition(" ")[0] or "in the clear"
-        return MailOutcome(destination, True, True, f"{arrived[-1].place}, {tls}")
+        return MailOutcome(destination, True, True, f"{arrived[-1].host}, {tls}")
     reason = waiting.get(destination.domain, "")
     return MailOutcome(destination, bool(reason), False, reason)
 
@@ -296,8 +296,8 @@ def seenIn(refusal: str) -> FoundMessage:
 
 def _files(maildir: Path) -> Iterator[Path]:
     for folder in (maildir, *sorted(maildir.glob(".*"))):
-        for place in ("new", "cur"):
-            yield from sorted((folder / place).glob("*"))
+        for name in ("new", "cur"):
+            yield from sorted((folder / name).glob("*"))
 
 
 #: The results of a message that was not accepted and isn't in a mailbox: unknown.

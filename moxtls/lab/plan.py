@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 
 from moxtls.lab.scenario import (
     HOST_REPORT_ADDRESS,
-    INTAKE_HOST,
-    INTAKE_PATH,
     REPORT_ADDRESS,
     SENDER,
     SENDING_HOST,
@@ -22,6 +20,8 @@ from moxtls.lab.scenario import (
     SHARED_ZONE,
     SINK,
     TLD,
+    UPLOAD_HOST,
+    UPLOAD_PATH,
     Certificate,
     LabDestination,
     Records,
@@ -163,8 +163,8 @@ def reportURI(network: Network, destination: LabDestination) -> str:
     The URI to which C{destination} wants its reports.
     """
     if destination.byHTTPS:
-        path = f"{INTAKE_PATH}/{destination.domain}"
-        return f"https://{INTAKE_HOST}:{network.httpsPort}{path}"
+        path = f"{UPLOAD_PATH}/{destination.domain}"
+        return f"https://{UPLOAD_HOST}:{network.httpsPort}{path}"
     return f"mailto:{REPORT_ADDRESS}"
 
 
@@ -237,7 +237,7 @@ def _sinkZone(network: Network, host: MailHost) -> ZonePlan:
     records = (
         f"@ MX 10 {host.name}.",
         f"{host.name}. A {host.address}",
-        f"{INTAKE_HOST}. A {network.webHost}",
+        f"{UPLOAD_HOST}. A {network.webHost}",
     )
     return ZonePlan(f"{SINK}.", records, signed=True)
 

@@ -21,10 +21,10 @@ SENDING_HOST = "mail.sender.test"
 SINK = "reports.test"
 REPORT_ADDRESS = f"tlsrpt@{SINK}"
 HOST_REPORT_ADDRESS = f"hosts@{SINK}"
-#: The path of the place that takes reports by HTTPS, and its host.
-INTAKE_HOST = f"intake.{SINK}"
+#: The path of the HTTPS destination of reports, and its host.
+UPLOAD_HOST = f"intake.{SINK}"
 #: The policy domain follows.
-INTAKE_PATH = "/tlsrpt"
+UPLOAD_PATH = "/tlsrpt"
 
 
 class Certificate(Enum):

@@ -164,7 +164,7 @@ def describeReports(output: Output, reports: Sequence[ArrivedReport]) -> None:
 
 
 def _rows(arrived: ArrivedReport) -> Iterator[tuple[object, ...]]:
-    name, place = arrived.domain, arrived.arrival.recipient
+    name, destination = arrived.domain, arrived.arrival.recipient
     for policy in arrived.report.policies:
         failures = [
             " ".join(filter(None, (each.resultType, each.reasonCode)))
@@ -177,9 +177,9 @@ def _rows(arrived: ArrivedReport) -> Iterator[tuple[object, ...]]:
             policy.succeeded,
             policy.failed,
             failures,
-            place,
+            destination,
         )
-        name = place = ""
+        name = destination = ""
 
 
 def _signatures(arrived: ArrivedReport) -> Iterator[str]:

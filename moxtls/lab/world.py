@@ -140,11 +140,11 @@ class Lab(MultiService):
 
     def _populate(self, reactor: IReactorTime) -> None:
         network = self.network
-        for place, face in (
+        for address, responder in (
             (network.authority, self.authority),
             (network.resolver, self.validator),
         ):
-            self.addService(DNSServer(reactor, place, network.dnsPort, face))
+            self.addService(DNSServer(reactor, address, network.dnsPort, responder))
         self.addService(
             WebHost(
                 reactor,

@@ -26,7 +26,7 @@ from moxtls.app.ports import (
 from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import ListenerSettings, SMTPServerFactory
 from moxtls.tls.server import ReloadingContext
-from tests.network import Postbox
+from tests.network import AcceptingDelivery
 from tests.smtp.pem import writeCertificate
 
 
@@ -141,7 +141,7 @@ class BoundPortTests(SynchronousTestCase):
             ListenerSettings(
                 ServerSettings("mx.example"), immediateTLS=True, maxConnections=0
             ),
-            Postbox(),
+            AcceptingDelivery(),
             ReloadingContext(certFile, keyFile),
         )
         BoundPort("127.0.0.1", 0).open(reactor, factory)

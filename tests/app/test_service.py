@@ -39,9 +39,9 @@ from moxtls.smtp.server.interfaces import ListenerSettings
 from moxtls.workers.process import WorkerLost
 from tests import MAX_WAIT
 from tests.configs import HOSTNAME, writeConfig
-from tests.dns.server import Trick
+from tests.dns.server import Deviation
 from tests.ledger.values import MONDAY, ORG, report
-from tests.network import Postbox
+from tests.network import AcceptingDelivery
 from tests.servers import RECEPTION, SUBMISSION, ServerCase, closedPort, reactor
 from tests.smtp.pem import writeCertificate
 from tests.smtp.scramclient import ScramClient
@@ -141,7 +141,7 @@ class SubmissionTests(ServerCase):
         self.dns.zone.put("mx.a.example", RRType.A, "127.0.0.1")
         # Nobody's certificate: it would keep mail away if it were believed.
         self.dns.zone.put("_25._tcp.mx.a.example", RRType.TLSA, "3 1 1 " + "00" * 32)
-        postbox = Postbox()
+        postbox = AcceptingDelivery()
         port = self.mailHost(postbox)
         with capturedLogs() as logs:
             server = self.started(SUBMISSION, port)
@@ -197,7 +197,7 @@ class SubmissionTests(ServerCase):
         self.dns.zone.put("b.example", RRType.MX, f"1 {HOSTNAME}.")
         self.dns.zone.put("c.example", RRType.MX, "1 mx.c.example.")
         self.dns.zone.put("mx.c.example", RRType.AAAA, "::1")
-        postbox = Postbox()
+        postbox = AcceptingDelivery()
         port = self.mailHost(postbox)
         server = self.started(SUBMISSION, port, allowOwnHosts=False)
 
@@ -760,7 +760,7 @@ class StoppingTests(ServerCase):
         While the DNS server is silent, so that a probe and a delivery wait;
         the message is still there afterwards.
         """
-        self.dns.zone.tricks.extend([Trick.DROP] * 20)
+        self.dns.zone.deviations.extend([Deviation.DROP] * 20)
         server = self.started(SUBMISSION)
 
         def send(client: SMTP) -> None:

@@ -187,7 +187,7 @@ class ResultsTests(SynchronousTestCase):
 
     @given(WORDS, WORDS, WORDS, WORDS)
     @settings(max_examples=100, deadline=None)
-    def test_strangers(self, helo: str, sender: str, name: str, word: str) -> None:
+    def test_untrustedInput(self, helo: str, sender: str, name: str, word: str) -> None:
         """
         Text from other hosts adds no results and no lines.
         """
@@ -243,7 +243,7 @@ class ReceivedSPFTests(SynchronousTestCase):
 
     @given(WORDS, WORDS)
     @settings(max_examples=50, deadline=None)
-    def test_strangers(self, helo: str, sender: str) -> None:
+    def test_untrustedInput(self, helo: str, sender: str) -> None:
         """
         Text from other hosts adds no results and no lines.
         """

@@ -127,7 +127,7 @@ class ProcessTests(SynchronousTestCase):
         code = "import moxtls.cli.main, sys; sys.exit('twisted' in sys.modules)"
         self.assertEqual(subprocess.run([sys.executable, "-c", code]).returncode, 0)
 
-    def test_nobodyReads(self) -> None:
+    def test_closedOutput(self) -> None:
         """
         A closed pipe causes no error message.
         """

@@ -14,7 +14,7 @@ from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
 from tests.certificates import good, root, selfSigned
 from tests.cli.network import NetworkCommandCase, reactor
-from tests.network import Postbox, Serving
+from tests.network import AcceptingDelivery, Serving
 
 
 class ProbeTests(NetworkCommandCase):
@@ -28,7 +28,7 @@ class ProbeTests(NetworkCommandCase):
         """
         Run a mail host that accepts everything.
         """
-        self.postbox = Postbox()
+        self.postbox = AcceptingDelivery()
         settings = ListenerSettings(ServerSettings("mx.example", starttls=True))
         factory = SMTPServerFactory(reactor, settings, self.postbox, Serving(context))
         self.addCleanup(factory.stop)

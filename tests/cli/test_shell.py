@@ -114,7 +114,7 @@ class PerformTests(CommandCase):
         self.assertEqual(self.successResultOf(running).status, 130)
         self.failureResultOf(opened[0].messages(), SpoolClosed)
 
-    def test_nobodyReads(self) -> None:
+    def test_closedOutput(self) -> None:
         """
         A closed standard output ends a command without an error message.
         """

@@ -30,7 +30,7 @@ from tests.delivery.deliveries import (
     USER,
     DeliveryCase,
 )
-from tests.network import Postbox
+from tests.network import AcceptingDelivery
 
 OTHER = "other@example.com"
 
@@ -198,7 +198,7 @@ class SeveralMessagesTests(DeliveryCase):
         RFC 9422 MAILMAX: if a host accepts no more messages on a connection, another
         connection is made, rather than deferring the rest.
         """
-        postbox = Postbox()
+        postbox = AcceptingDelivery()
         build = postbox.server(self.clock, self.goodContext(), transactions=1)
         self.network.answer(IP4, build)
         results = self.deliver(*self.parcels)
@@ -211,7 +211,7 @@ class SeveralMessagesTests(DeliveryCase):
         """
         Another connection isn't used for recipients with a final reply.
         """
-        postbox = Postbox({"u0@example.com": Reply(450, "4.2.1", "full")})
+        postbox = AcceptingDelivery({"u0@example.com": Reply(450, "4.2.1", "full")})
         build = postbox.server(self.clock, None, transactions=1)
         self.network.answer(IP4, build)
         results = self.deliver(*self.parcels)
@@ -291,7 +291,7 @@ class NextHopTests(DeliveryCase):
         """
         From the courier to the project's own server, over TLS, whole.
         """
-        postbox = Postbox()
+        postbox = AcceptingDelivery()
         self.network.answer(IP4, postbox.server(self.clock, self.goodContext(), MX))
         (result,) = self.deliver()
         self.assertEqual(
@@ -535,7 +535,7 @@ class HostTests(DeliveryCase):
         """
         Each recipient has a result of its own (RFC 5321 4.2.5, 6.1).
         """
-        postbox = Postbox({OTHER: Reply(550, "5.1.1", "who?")})
+        postbox = AcceptingDelivery({OTHER: Reply(550, "5.1.1", "who?")})
         self.network.answer(IP4, postbox.server(self.clock, None))
         results = self.deliver(self.batchMessage(USER, OTHER))
         self.assertResults(
@@ -545,7 +545,7 @@ class HostTests(DeliveryCase):
         )
         self.assertEqual(self.network.dialed, [IP4])
 
-    def test_forNow(self) -> None:
+    def test_temporaryRefusal(self) -> None:
         """
         RFC 5321 5.1: hosts are tried until one accepts. A recipient refused
         temporarily may be accepted by the next host; accepted ones aren't repeated.
@@ -557,7 +557,7 @@ class HostTests(DeliveryCase):
         self.assertIn(f"RCPT TO:<{USER}>", second.commands)
         self.assertNotIn(f"RCPT TO:<{OTHER}>", second.commands)
 
-    def test_forNowEverywhere(self) -> None:
+    def test_temporaryEverywhere(self) -> None:
         """
         Without a better reply from another host, the reply to the recipient counts.
         """
@@ -571,7 +571,7 @@ class HostTests(DeliveryCase):
         )
         self.assertEqual(self.network.dialed, [IP4, SECOND_IP])
 
-    def test_forGood(self) -> None:
+    def test_permanentRefusal(self) -> None:
         """
         A permanent refusal is final: no other host is tried.
         """

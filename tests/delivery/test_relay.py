@@ -18,7 +18,7 @@ from moxtls.smtp.client.session import ClientSession, ClientSettings
 from moxtls.smtp.types import Credentials, Reply, TLSMode
 from tests.certificates import good, selfSigned
 from tests.delivery.deliveries import IP4, IP6, MESSAGE, MX, TRUST, USER, DeliveryCase
-from tests.network import SMTP, Postbox
+from tests.network import SMTP, AcceptingDelivery
 from tests.smtp.scripted import EXTENSIONS
 
 OTHER = "other@example.com"
@@ -74,7 +74,7 @@ class SmarthostTests(DeliveryCase):
         Mail for any domain goes to the relay, over TLS; neither the domain's DNS nor
         MTA-STS is looked up, and no outcome is recorded.
         """
-        postbox = Postbox({OTHER: Reply(550, "5.1.1", "who?")})
+        postbox = AcceptingDelivery({OTHER: Reply(550, "5.1.1", "who?")})
         self.network.answer(IP4, postbox.server(self.clock, self.goodContext()))
         results = self.deliver(
             self.batchMessage(ELSEWHERE, OTHER), destination="elsewhere.example"
@@ -217,7 +217,7 @@ class SmarthostTests(DeliveryCase):
         """
         RFC 9422 MAILMAX: messages beyond the limit use another connection.
         """
-        postbox = Postbox()
+        postbox = AcceptingDelivery()
         build = postbox.server(self.clock, self.goodContext(), transactions=1)
         self.network.answer(IP4, build)
         self.assertDelivered(

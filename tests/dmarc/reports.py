@@ -79,7 +79,7 @@ class DMARCWorld:
         self.largest = MAX_REPORT
         self.newID = ids()
 
-    def asks(self, domain: Domain, *uris: str, more: str = "") -> None:
+    def publishRecord(self, domain: Domain, *uris: str, more: str = "") -> None:
         """
         Publish a DMARC record of C{domain} with report destinations.
         """
@@ -88,7 +88,9 @@ class DMARCWorld:
             f"_dmarc.{domain}", RRType.TXT, f"v=DMARC1; p=reject; rua={rua}{more}"
         )
 
-    def confirms(self, domain: Domain, host: str, text: str = "v=DMARC1") -> None:
+    def publishConfirmation(
+        self, domain: Domain, host: str, text: str = "v=DMARC1"
+    ) -> None:
         """
         Publish the confirmation of C{host} for reports about C{domain}.
         """

@@ -27,13 +27,13 @@ class RefusalReasonTests(SynchronousTestCase):
     Tests for L{refusalReason}.
     """
 
-    def test_somebody(self) -> None:
+    def test_wantedMail(self) -> None:
         """
         A domain whose mail was wanted gets a report.
         """
         self.assertIsNone(refusalReason(OVERVIEW, False, SETTINGS))
 
-    def test_stranger(self) -> None:
+    def test_unknownDomain(self) -> None:
         """
         A domain none of whose mail passed gets a report, as monitoring is the purpose
         of C{p=none}; unless history is required of all.

@@ -168,7 +168,7 @@ class EvaluationOfTests(EvaluationTestCase):
         known = self.of(replace(DISCOVERY, temporary=True, policyDomain=AUTHOR))
         self.assertIsNotNone(evaluationOf(known))
 
-    def test_fates(self) -> None:
+    def test_finalDispositions(self) -> None:
         """
         Mail refused for other reasons isn't counted, nor mail accepted only for the
         mailbox of rejected mail.

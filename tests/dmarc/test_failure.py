@@ -229,7 +229,7 @@ class AllowedTests(SynchronousTestCase):
         literal = replace(failed(), recipient="anna@[192.0.2.1]")
         self.assertTrue(self.allowed(literal, silent=silent))
 
-    def test_strangers(self) -> None:
+    def test_untrustedInput(self) -> None:
         """
         Domains without history get no failure reports, unless configured.
         """
@@ -518,7 +518,7 @@ class ComposeTests(SynchronousTestCase):
         st.text(max_size=80) | st.sampled_from(["x\r\n--=_token--\r\n", '"\\" ' * 99]),
         st.binary(max_size=80) | st.just(b"--=_token\r\n\r\n.\r\n"),
     )
-    def test_strangers(self, word: str, raw: bytes) -> None:
+    def test_untrustedInput(self, word: str, raw: bytes) -> None:
         """
         With any input, the report is ASCII in lines of valid length, with three parts
         and no injected fields.

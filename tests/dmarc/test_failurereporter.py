@@ -203,11 +203,11 @@ class FailureReporterTests(SynchronousTestCase):
         External destinations have to confirm failure reports at C{ruf}; all that do
         get the same (RFC 9991 2, 5).
         """
-        self.world.confirms(Domain("example.com"), "b.example")
-        self.world.confirms(
+        self.world.publishConfirmation(Domain("example.com"), "b.example")
+        self.world.publishConfirmation(
             Domain("example.com"), "c.example", "v=DMARC1; ruf=mailto:new@c.example"
         )
-        self.world.confirms(
+        self.world.publishConfirmation(
             Domain("example.com"), "d.example", "v=DMARC1; rua=mailto:new@d.example"
         )
         uris = [f"mailto:x@{each}.example" for each in "abcd"]

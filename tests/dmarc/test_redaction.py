@@ -107,7 +107,7 @@ class RedactedFieldsTests(SynchronousTestCase):
             },
         )
 
-    def test_people(self) -> None:
+    def test_addresses(self) -> None:
         """
         Addresses keep their domain; an address has the same token in all fields.
         """
@@ -200,7 +200,7 @@ class RedactedFieldsTests(SynchronousTestCase):
             max_size=6,
         )
     )
-    def test_strangers(self, fields: list[tuple[str, str]]) -> None:
+    def test_untrustedInput(self, fields: list[tuple[str, str]]) -> None:
         """
         With any input, the output is ASCII in whole lines, each a listed field or its
         continuation.

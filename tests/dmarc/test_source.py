@@ -113,7 +113,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.world = DMARCWorld()
-        self.world.asks(A)
+        self.world.publishRecord(A)
 
     def periods(self) -> tuple[ReportPeriod, ...]:
         now = self.world.clock.seconds()
@@ -300,7 +300,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
             (24, -30, 2),
         ]:
             world = self.world = DMARCWorld()
-            world.asks(A)
+            world.publishRecord(A)
             world.record(evaluation(hours=hours), hour=hour)
             start = SPAN.end - intervals * hours * HOUR
             self.assertEqual(self.draft().span, Span(start, SPAN.end))
@@ -356,7 +356,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         Destinations are those of the present record.
         """
         self.world.record()
-        self.world.asks(A, "mailto:new@a.example")
+        self.world.publishRecord(A, "mailto:new@a.example")
         self.assertEqual(self.draft().destinations, ("mailto:new@a.example",))
 
     def test_gone(self) -> None:
@@ -395,7 +395,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         Destinations have their size limits (RFC 7489 6.2).
         """
         uris = ("mailto:a@a.example!1", "mailto:b@a.example!10m", "mailto:c@a.example")
-        self.world.asks(A, *uris)
+        self.world.publishRecord(A, *uris)
         self.world.record()
         found = self.draft()
         self.assertEqual(found.limits, (1, 10 * 1024 * 1024, 0))
@@ -404,12 +404,12 @@ class DMARCReportSourceTests(SynchronousTestCase):
         """
         Only mail is sent.
         """
-        self.world.asks(
+        self.world.publishRecord(
             A, "https://a.example/", "mailto:d@a.example", "ftp://a.example"
         )
         self.world.record()
         self.assertEqual(self.draft().destinations, ("mailto:d@a.example",))
-        self.world.asks(A, "https://a.example/")
+        self.world.publishRecord(A, "https://a.example/")
         self.cleared("rua")
 
     def test_problems(self) -> None:
@@ -435,11 +435,11 @@ class DMARCReportSourceTests(SynchronousTestCase):
         An external destination has to confirm at the policy domain's name (RFC 9990
         4); a refusal is reported to the others.
         """
-        self.world.asks(A, OTHER, "mailto:d@a.example")
+        self.world.publishRecord(A, OTHER, "mailto:d@a.example")
         self.world.record()
         self.assertEqual(self.draft().destinations, ("mailto:d@a.example",))
         self.assertIn("other.example", self.errors())
-        self.world.confirms(A, "other.example")
+        self.world.publishConfirmation(A, "other.example")
         self.assertEqual(self.draft().destinations, (OTHER, "mailto:d@a.example"))
         self.assertEqual(self.errors(), "")
 
@@ -448,18 +448,18 @@ class DMARCReportSourceTests(SynchronousTestCase):
         The confirmation is for the policy domain, not its organization.
         """
         sub = Domain("sub.a.example")
-        self.world.asks(sub, OTHER)
+        self.world.publishRecord(sub, OTHER)
         self.world.record(evaluation(sub))
-        self.world.confirms(A, "other.example")
+        self.world.publishConfirmation(A, "other.example")
         self.cleared("other.example")
-        self.world.confirms(sub, "other.example")
+        self.world.publishConfirmation(sub, "other.example")
         self.assertEqual(self.draft().destinations, (OTHER,))
 
     def test_refused(self) -> None:
         """
         Without any other destination, there is no report.
         """
-        self.world.asks(A, OTHER)
+        self.world.publishRecord(A, OTHER)
         self.world.record()
         self.cleared("no usable rua")
 
@@ -468,11 +468,13 @@ class DMARCReportSourceTests(SynchronousTestCase):
         A confirmation may replace the destination by others on the same host, with
         limits of their own, which need no confirmation.
         """
-        self.world.asks(A, OTHER)
+        self.world.publishRecord(A, OTHER)
         self.world.record()
         good = "mailto:good1@other.example, mailto:good2@other.example!10k"
         bad = "mailto:bad@elsewhere.example"
-        self.world.confirms(A, "other.example", f"v=DMARC1; rua={good}, {bad}")
+        self.world.publishConfirmation(
+            A, "other.example", f"v=DMARC1; rua={good}, {bad}"
+        )
         found = self.draft()
         self.assertEqual(
             found.destinations,
@@ -508,15 +510,15 @@ class DMARCReportSourceTests(SynchronousTestCase):
             {(str(SUBMITTER), RRType.A): ["192.0.2.1"]},
             failing={(name, RRType.TXT): ExtendedError(22)},
         )
-        self.world.asks(A, *uris)
+        self.world.publishRecord(A, *uris)
 
     def test_formats(self) -> None:
         """
         By the domain of the address, or for all, it is in another format.
         """
         uris = ("mailto:d@a.example", OTHER, "mailto:e@a.example")
-        self.world.asks(A, *uris)
-        self.world.confirms(A, "other.example")
+        self.world.publishRecord(A, *uris)
+        self.world.publishConfirmation(A, "other.example")
         self.world.record()
         new, old = ReportFormat.RFC9990, ReportFormat.RFC7489
         for format, formats, expected in [
@@ -538,7 +540,7 @@ class DMARCReportSourceTests(SynchronousTestCase):
         With a list of public suffixes, it determines organizations.
         """
         sub = Domain("sub.a.example")
-        self.world.asks(sub, "mailto:d@other.a.example")
+        self.world.publishRecord(sub, "mailto:d@other.a.example")
         self.world.record(evaluation(sub))
         self.world.settings = DMARCReporting(
             SUBMITTER, suffixes=PublicSuffixes(lambda: lambda name: "a.example")
@@ -579,14 +581,14 @@ class DMARCReportSourceTests(SynchronousTestCase):
             found = self.none()
             self.assertIs(found.retention, Retention.CLEAR)
 
-    def test_strangers(self) -> None:
+    def test_untrustedInput(self) -> None:
         """
         A domain all of whose mail was unwanted gets no report, unless a local account
         has written to it, or has received wanted mail from it; a subdomain counts for
         its organization.
         """
         sub = Domain("sub.a.example")
-        self.world.asks(sub)
+        self.world.publishRecord(sub)
         self.world.record(evaluation(sub, wanted=False), times=3)
         self.draft()
         self.world.settings = DMARCReporting(SUBMITTER, strangers=False)

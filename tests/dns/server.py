@@ -32,7 +32,7 @@ from moxtls.dns.types import NameServer, RRType
 SOA = "ns.example. hostmaster.example. 1 3600 600 86400 60"
 
 
-class Trick(Enum):
+class Deviation(Enum):
     """
     A deviation in the response to the next datagram. Forged responses are followed by
     the true one.
@@ -54,15 +54,16 @@ class Zone:
 
     @ivar asked: Each query: transport, name, kind.
     @ivar ports: The source ports of queries over UDP.
-    @ivar tricks: Deviations for the next datagrams.
-    @ivar streamTricks: Deviations for the next queries over TCP: C{DROP}, C{HANG_UP}.
+    @ivar deviations: Deviations for the next datagrams.
+    @ivar streamDeviations: Deviations for the next queries over TCP: C{DROP},
+        C{HANG_UP}.
     """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []
         self.ports: list[int] = []
-        self.tricks: deque[Trick] = deque()
-        self.streamTricks: deque[Trick] = deque()
+        self.deviations: deque[Deviation] = deque()
+        self.streamDeviations: deque[Deviation] = deque()
         self._data: dict[tuple[str, str], tuple[list[str], bool]] = {}
 
     def put(self, name: str, kind: RRType, *texts: str, ad: bool = False) -> None:
@@ -113,44 +114,51 @@ class _Datagrams(DatagramProtocol):
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         self._zone.ports.append(addr[1])
         response = self._zone.respond(dns.message.from_wire(datagram), "UDP")
-        trick = self._zone.tricks.popleft() if self._zone.tricks else None
-        for wire in _forged(trick, response):
+        deviation = self._zone.deviations.popleft() if self._zone.deviations else None
+        for wire in _forged(deviation, response):
             sender = (
-                self._elsewhere() if trick is Trick.WRONG_SOURCE else self.transport
+                self._elsewhere()
+                if deviation is Deviation.WRONG_SOURCE
+                else self.transport
             )
             assert sender is not None
             sender.write(wire, addr)
-        if trick in _TRUTH_FOLLOWS:
+        if deviation in _TRUTH_FOLLOWS:
             assert self.transport is not None
             self.transport.write(response.to_wire(), addr)
 
 
-_TRUTH_FOLLOWS = {None, Trick.WRONG_ID, Trick.WRONG_QUESTION, Trick.WRONG_SOURCE}
+_TRUTH_FOLLOWS = {
+    None,
+    Deviation.WRONG_ID,
+    Deviation.WRONG_QUESTION,
+    Deviation.WRONG_SOURCE,
+}
 
 
-def _forged(trick: Trick | None, response: dns.message.Message) -> list[bytes]:
+def _forged(deviation: Deviation | None, response: dns.message.Message) -> list[bytes]:
     forged = dns.message.from_wire(response.to_wire(max_size=65535))
     forged.answer = [
         dns.rrset.from_text(each.name, 60, "IN", "A", "192.0.2.66")
         for each in response.question
     ]
     forged.authority = []
-    match trick:
-        case None | Trick.DROP:
+    match deviation:
+        case None | Deviation.DROP:
             return []
-        case Trick.TRUNCATE:
+        case Deviation.TRUNCATE:
             forged.answer = []
             forged.flags |= dns.flags.TC
-        case Trick.WRONG_ID:
+        case Deviation.WRONG_ID:
             forged.id ^= 1
-        case Trick.WRONG_QUESTION:
+        case Deviation.WRONG_QUESTION:
             forged.question = [dns.rrset.from_text("x.", 0, "IN", "A")]
-        case Trick.SERVFAIL:
+        case Deviation.SERVFAIL:
             forged.answer = []
             forged.set_rcode(dns.rcode.SERVFAIL)
             error = dns.edns.EDEOption(dns.edns.EDECode.DNSSEC_BOGUS, "no signature")
             forged.use_edns(0, options=[error])
-        case Trick.GARBAGE:
+        case Deviation.GARBAGE:
             return [forged.to_wire()[:-5] + b"\xff" * 40]
     return [forged.to_wire()]
 
@@ -168,10 +176,14 @@ class _Stream(Protocol):
         query = dns.message.from_wire(self._received[2 : length + 2])
         wire = self._zone.respond(query, "TCP").to_wire(max_size=65535)
         assert self.transport is not None
-        trick = self._zone.streamTricks.popleft() if self._zone.streamTricks else None
-        if trick is Trick.HANG_UP:
+        deviation = (
+            self._zone.streamDeviations.popleft()
+            if self._zone.streamDeviations
+            else None
+        )
+        if deviation is Deviation.HANG_UP:
             self.transport.loseConnection()
-        if trick is not None:
+        if deviation is not None:
             return
         # In two pieces, as TCP may deliver them.
         message = len(wire).to_bytes(2, "big") + wire

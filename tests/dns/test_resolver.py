@@ -48,7 +48,7 @@ from moxtls.dns.validation import ServerStatus
 from moxtls.dns.wire import Question, failedAnswer
 from moxtls.interfaces import IResolver
 from tests import MAX_WAIT
-from tests.dns.server import LoopbackServer, Trick
+from tests.dns.server import Deviation, LoopbackServer
 
 LOCAL = NameServer("127.0.0.1")
 OTHER = NameServer("192.0.2.53")
@@ -491,7 +491,7 @@ class LoopbackTests(TestCase):
         When a datagram is lost, another one is sent.
         """
         self.zone.put("a.example", RRType.A, "192.0.2.1")
-        self.zone.tricks.append(Trick.DROP)
+        self.zone.deviations.append(Deviation.DROP)
         self.patch(resolverModule, "SERVER_TIMEOUTS", (0.1, 5.0))
         answer = await self.resolver.lookup("a.example", RRType.A)
         self.assertEqual(answer.addresses, ("192.0.2.1",))

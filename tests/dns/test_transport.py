@@ -21,7 +21,7 @@ from moxtls.dns.transport import DNSTransport, NoReply
 from moxtls.dns.types import Answer, ExtendedError, LookupStatus, NameServer, RRType
 from moxtls.dns.wire import Question
 from tests import MAX_WAIT
-from tests.dns.server import LoopbackServer, Trick
+from tests.dns.server import Deviation, LoopbackServer
 
 ASKED = Question("mx.example.com", RRType.A)
 
@@ -86,10 +86,14 @@ class DNSTransportTests(TestCase):
         Datagrams with another id, question or source are ignored, and the
         true answer is waited for (RFC 5452 9.1).
         """
-        for trick in (Trick.WRONG_ID, Trick.WRONG_QUESTION, Trick.WRONG_SOURCE):
-            self.zone.tricks.append(trick)
+        for deviation in (
+            Deviation.WRONG_ID,
+            Deviation.WRONG_QUESTION,
+            Deviation.WRONG_SOURCE,
+        ):
+            self.zone.deviations.append(deviation)
             answer = await self.ask()
-            self.assertEqual(answer.addresses, ("192.0.2.1",), trick)
+            self.assertEqual(answer.addresses, ("192.0.2.1",), deviation)
 
     async def test_truncated(self) -> None:
         """
@@ -98,7 +102,7 @@ class DNSTransportTests(TestCase):
         self.zone.put(
             "mx.example.com", RRType.TXT, *(f'"{n} {"x" * 200}"' for n in range(200))
         )
-        self.zone.tricks.append(Trick.TRUNCATE)
+        self.zone.deviations.append(Deviation.TRUNCATE)
         answer = await self.ask(Question("mx.example.com", RRType.TXT))
         self.assertEqual(len(answer.texts), 200)
         self.assertEqual([via for via, _, _ in self.zone.asked], ["UDP", "TCP"])
@@ -107,7 +111,7 @@ class DNSTransportTests(TestCase):
         """
         A failure keeps the reason given by the server (RFC 8914).
         """
-        self.zone.tricks.append(Trick.SERVFAIL)
+        self.zone.deviations.append(Deviation.SERVFAIL)
         answer = await self.ask()
         self.assertEqual(
             (answer.status, answer.reason), (LookupStatus.FAILED, "SERVFAIL")
@@ -118,11 +122,11 @@ class DNSTransportTests(TestCase):
         """
         A reply that can't be read is a failure.
         """
-        self.zone.tricks.append(Trick.GARBAGE)
+        self.zone.deviations.append(Deviation.GARBAGE)
         answer = await self.ask()
         self.assertEqual(answer.reason, "unreadable message")
 
-    async def test_nobodyThere(self) -> None:
+    async def test_unreachable(self) -> None:
         """
         An unreachable port is detected at once.
         """
@@ -142,7 +146,7 @@ class DNSTransportTests(TestCase):
         A truncated answer is of no use if TCP fails.
         """
         await self.server.stopStream()
-        self.zone.tricks.append(Trick.TRUNCATE)
+        self.zone.deviations.append(Deviation.TRUNCATE)
         reply = await self.exchange.ask(self.server.address, ASKED)
         assert isinstance(reply, NoReply)
         self.assertIn("TCP", reply.reason)
@@ -151,8 +155,8 @@ class DNSTransportTests(TestCase):
         """
         Neither if it hangs up.
         """
-        self.zone.streamTricks.append(Trick.HANG_UP)
-        self.zone.tricks.append(Trick.TRUNCATE)
+        self.zone.streamDeviations.append(Deviation.HANG_UP)
+        self.zone.deviations.append(Deviation.TRUNCATE)
         reply = await self.exchange.ask(self.server.address, ASKED)
         assert isinstance(reply, NoReply)
         self.assertIn("TCP", reply.reason)
@@ -162,7 +166,7 @@ class DNSTransportTests(TestCase):
         Giving up closes the socket.
         """
         before = await self.readers()
-        self.zone.tricks.append(Trick.DROP)
+        self.zone.deviations.append(Deviation.DROP)
         reply = self.exchange.ask(self.server.address, ASKED)
         self.assertEqual(await self.readers(), before + 1)
         reply.cancel()
@@ -174,8 +178,8 @@ class DNSTransportTests(TestCase):
         Giving up closes a connection over TCP, too.
         """
         before = await self.readers()
-        self.zone.streamTricks.append(Trick.DROP)
-        self.zone.tricks.append(Trick.TRUNCATE)
+        self.zone.streamDeviations.append(Deviation.DROP)
+        self.zone.deviations.append(Deviation.TRUNCATE)
         reply = self.exchange.ask(self.server.address, ASKED)
         while ("TCP", "mx.example.com", "A") not in self.zone.asked:
             await deferLater(IReactorTime(reactor), 0)

@@ -69,7 +69,7 @@ class ExtendedErrorTests(SynchronousTestCase):
 
     @settings(max_examples=100, deadline=None)
     @given(st.integers(0, 0xFFFF), st.text())
-    def test_strangersWords(self, code: int, text: str) -> None:
+    def test_untrustedText(self, code: int, text: str) -> None:
         """
         The extra text isn't in reports.
         """

@@ -51,7 +51,7 @@ class MailDestinationTests(LabTestCase):
 
     def begin(self, identity: Identity | None) -> None:
         address = self.network.address(1)
-        self.place = (address, self.network.smtpPort)
+        self.endpoint = (address, self.network.smtpPort)
         host = MailHost(HOST, address, Certificate.GOOD, Records.NONE)
         server = MailDestination(
             reactor, host, self.network.smtpPort, identity, self.arrivals
@@ -63,7 +63,7 @@ class MailDestinationTests(LabTestCase):
         """
         @return: The answer to EHLO.
         """
-        client = smtplib.SMTP(*self.place, timeout=MAX_WAIT)
+        client = smtplib.SMTP(*self.endpoint, timeout=MAX_WAIT)
         if startTLS:
             context = ssl.create_default_context()
             context.check_hostname = False
@@ -86,7 +86,7 @@ class MailDestinationTests(LabTestCase):
             (arrival,) = self.arrivals.at("good.test")
             self.assertEqual(MESSAGE, arrival.content)
             self.assertEqual("alice@sender.test", arrival.sender)
-            self.assertEqual(HOST, arrival.place)
+            self.assertEqual(HOST, arrival.host)
             self.assertIn("TLSv1.3", arrival.tls)
 
         self.begin(self.ca.issue([HOST]))
@@ -224,8 +224,8 @@ class DNSServerTests(TestCase):
 
     def setUp(self) -> None:
         network = anyNetwork(random.randint)
-        self.place = (network.resolver, network.dnsPort)
-        server = DNSServer(reactor, *self.place, validator())
+        self.endpoint = (network.resolver, network.dnsPort)
+        server = DNSServer(reactor, *self.endpoint, validator())
         server.startService()
         self.addCleanup(server.stopService)
 
@@ -240,7 +240,9 @@ class DNSServerTests(TestCase):
             self.assertTrue(response.flags & dns.flags.AD)
 
         query = ask("dane-ee.test", "MX")
-        return deferToThread(_askUDP, *self.place, query.to_wire()).addCallback(check)
+        return deferToThread(_askUDP, *self.endpoint, query.to_wire()).addCallback(
+            check
+        )
 
     def test_stream(self) -> Deferred[None]:
         """
@@ -254,7 +256,7 @@ class DNSServerTests(TestCase):
 
         queries = [ask("big.test", "TXT"), ask("good.test", "MX")]
         wires = [query.to_wire() for query in queries]
-        return deferToThread(_askTCP, *self.place, wires).addCallback(check)
+        return deferToThread(_askTCP, *self.endpoint, wires).addCallback(check)
 
 
 Answer = tuple[int, bytes]
@@ -265,10 +267,10 @@ class _Connection(http.client.HTTPSConnection):
     To an address that isn't in the system's DNS.
     """
 
-    def __init__(self, place: tuple[str, int], name: str, roots: str) -> None:
+    def __init__(self, endpoint: tuple[str, int], name: str, roots: str) -> None:
         self._context_ = ssl.create_default_context(cadata=roots)
-        super().__init__(name, place[1], timeout=MAX_WAIT)
-        self._place = place
+        super().__init__(name, endpoint[1], timeout=MAX_WAIT)
+        self._place = endpoint
 
     def connect(self) -> None:
         plain = socket.create_connection(self._place, timeout=MAX_WAIT)
@@ -282,8 +284,8 @@ class WebHostTests(LabTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.place = (self.network.webHost, self.network.httpsPort)
-        host = WebHost(reactor, self.place, DESTINATIONS, self.ca, self.arrivals)
+        self.endpoint = (self.network.webHost, self.network.httpsPort)
+        host = WebHost(reactor, self.endpoint, DESTINATIONS, self.ca, self.arrivals)
         host.startService()
         self.addCleanup(host.stopService)
 
@@ -292,7 +294,7 @@ class WebHostTests(LabTestCase):
     ) -> Deferred[Answer]:
         def blocking() -> Answer:
             roots = self.ca.identity.certificatePEM().decode("ascii")
-            client = _Connection(self.place, name, roots)
+            client = _Connection(self.endpoint, name, roots)
             try:
                 method = "GET" if content is None else "POST"
                 headers = {"Content-Type": "application/tlsrpt+gzip"}

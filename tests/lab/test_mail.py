@@ -71,8 +71,8 @@ class FindMessageTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.root = Path(self.mktemp())
 
-    def put(self, place: str, messageID: str) -> None:
-        path = self.root / place
+    def put(self, endpoint: str, messageID: str) -> None:
+        path = self.root / endpoint
         path.parent.mkdir(parents=True)
         path.write_bytes(f"Message-ID: {messageID}\r\n\r\ntext\r\n".encode())
 
@@ -188,7 +188,7 @@ OK = Reply(250, "2.0.0", "OK")
 
 
 @implementer(IMessageDelivery, IMessage)
-class Listening:
+class ScriptedServer:
     """
     A server with scripted replies that keeps its input.
     """
@@ -231,8 +231,8 @@ class SendTests(LabTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.listening = Listening()
-        self.place = (self.network.address(1), self.network.smtpPort)
+        self.listening = ScriptedServer()
+        self.endpoint = (self.network.address(1), self.network.smtpPort)
         self.message = OutgoingMessage(
             self.network.address(2),
             "mta.good.test",
@@ -244,13 +244,13 @@ class SendTests(LabTestCase):
     def listen(self) -> None:
         settings = ListenerSettings(ServerSettings("mail.sender.test"))
         factory = SMTPServerFactory(reactor, settings, self.listening, None)
-        address, port = self.place
+        address, port = self.endpoint
         listening = IReactorTCP(reactor).listenTCP(port, factory, interface=address)
         self.addCleanup(listening.stopListening)
         self.addCleanup(factory.stop)
 
     def post(self) -> Deferred[SMTPAnswer]:
-        return post(IReactorTCP(reactor), self.place, self.message)
+        return post(IReactorTCP(reactor), self.endpoint, self.message)
 
     async def test_accepted(self) -> None:
         """

@@ -33,7 +33,7 @@ class SendersTests(SynchronousTestCase):
         addresses += [NETWORK.submission, NETWORK.webHost, NETWORK.authority]
         self.assertEqual(len(addresses), len(set(addresses)))
 
-    def test_told(self) -> None:
+    def test_notified(self) -> None:
         """
         Reports go only to addresses in the record, and the quoted policy of every
         recipient is known (RFC 9990 3.1.1.5).

@@ -601,7 +601,7 @@ class OutcomeContract(Contract):
         self.assertEqual(self.settle(0, ORG, report()), 0)
         self.assertEqual(self.periods(0), ())
 
-    def test_strangersWords(self) -> None:
+    def test_untrustedText(self) -> None:
         """
         Text that databases refuse is stored in a bounded, encoded form.
         """

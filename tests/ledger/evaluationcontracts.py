@@ -493,7 +493,7 @@ class EvaluationContract(Contract):
         self.assertEqual(self.stored(), (StoredEvaluation(NOON, evaluation(2), 1),))
         self.assertEqual([count for _, _, count in self.rows(self.only())], [1])
 
-    def test_strangersWords(self) -> None:
+    def test_untrustedText(self) -> None:
         """
         Text from peers is truncated, and made valid for the database.
         """
@@ -660,7 +660,7 @@ class HistoryContract(Contract):
         self.sent("mjl", "example.org", NOON)
         self.assertEqual(self.got(self.history.prune(END)), 0)
 
-    def test_strangersWords(self) -> None:
+    def test_untrustedText(self) -> None:
         """
         Any name of an account will do.
         """

@@ -75,7 +75,7 @@ class MailStoreTests(StoreCase):
     Tests for L{MailStore}.
     """
 
-    def test_places(self) -> None:
+    def test_mailboxes(self) -> None:
         """
         Each account has a Maildir of its name, and the host its own; there are no
         others.
@@ -307,7 +307,7 @@ class MaildirTests(mailboxes.MailboxMixin):
         found = (each for each in self.root.rglob("*") if each.is_file())
         return sorted(str(each.relative_to(self.root)) for each in found)
 
-    def test_places(self) -> None:
+    def test_mailboxes(self) -> None:
         """
         Seen ones are in C{cur} with a flag, others in C{new}; mailboxes are
         folders as Maildir++ has them.

@@ -54,7 +54,7 @@ class RecordTests(SynchronousTestCase):
         )
         self.assertEqual(found, STSRecord("a"))
 
-    def test_troubles(self) -> None:
+    def test_problems(self) -> None:
         """
         No record, several, a malformed one and a failed lookup have a reason each;
         only the first is the domain's intention, only the last is temporary.

@@ -86,7 +86,7 @@ class PickyMailbox(MemoryMailbox):
 
 
 @implementer(IVerdictObserver)
-class Listening:
+class RecordingObserver:
     """
     Records verdict events.
     """
@@ -125,7 +125,7 @@ class ReceptionCase(SynchronousTestCase):
         self.clock.advance(NOW)
         self.dns = resolver()
         self.ledger = MemoryLedger()
-        self.listening = Listening()
+        self.listening = RecordingObserver()
         self.mail: dict[str, PickyMailbox] = defaultdict(PickyMailbox)
         numbers = count(1)
         self.queue = MemoryQueue(self.clock, lambda: f"q{next(numbers)}")
@@ -209,7 +209,7 @@ class ReceptionCase(SynchronousTestCase):
         """
         return [each.message for each in self.mail[account].messages.get(mailbox, [])]
 
-    def places(self) -> set[tuple[str, ...]]:
+    def mailboxes(self) -> set[tuple[str, ...]]:
         """
         The mailboxes that aren't empty, by account and parts of their names.
         """

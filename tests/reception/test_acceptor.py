@@ -64,7 +64,7 @@ class RecipientTests(ReceptionCase):
         verifyObject(IMessage, sink)
         sink.abort()
 
-    def test_people(self) -> None:
+    def test_addresses(self) -> None:
         """
         Only local recipients are accepted: this is no relay (RFC 5321 3.6.2). The
         postmaster always exists (RFC 5321 4.5.1), and addresses may be in UTF-8 (RFC
@@ -182,7 +182,7 @@ class StoredMessageTests(ReceptionCase):
         """
         client = replace(OTHER_CLIENT, user="anna")
         self.assertEqual(self.receive(PLAIN, client=client).reply.code, 250)
-        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.mailboxes(), {("anna",)})
         self.assertEqual(self.dns.asked, [])
 
     def test_for(self) -> None:
@@ -208,7 +208,7 @@ class StoredMessageTests(ReceptionCase):
         )
         self.assertEqual(received.reply.code, 250)
         expected = {("anna",), ("bob",), ("anna", "Lists"), ("bob", "Rest")}
-        self.assertEqual(self.places(), expected | {("", "Postmaster")})
+        self.assertEqual(self.mailboxes(), expected | {("", "Postmaster")})
         [stored] = self.stored("anna")
         self.assertNotIn(b"bob", stored)
         [stored] = self.stored("bob", "Rest")
@@ -261,7 +261,7 @@ class MalformedTests(ReceptionCase):
         ):
             found = self.refused(header + b"\r\nhello\r\n")
             self.assertEqual(found, (550, "5.6.0"), header)
-        self.assertEqual(self.places(), set())
+        self.assertEqual(self.mailboxes(), set())
         dispositions = {each.finalDisposition for each in self.listening.events}
         self.assertEqual(dispositions, {FinalDisposition.REJECTED})
 
@@ -270,7 +270,7 @@ class MalformedTests(ReceptionCase):
         DSNs with an unusable From field are accepted, as junk.
         """
         self.assertEqual(self.refused(b"From: x\r\n\r\n", "")[0], 250)
-        self.assertEqual(self.places(), {("anna", "Junk")})
+        self.assertEqual(self.mailboxes(), {("anna", "Junk")})
 
     def test_unled(self) -> None:
         """
@@ -314,7 +314,7 @@ class DecidedTests(ReceptionCase):
         self.assertEqual((received.reply.code, received.reply.enhanced), (550, "5.7.1"))
         self.assertIn("DMARC policy of a.example", received.reply.text)
         self.assertIn("SPF fail for a.example", received.reply.text)
-        self.assertEqual(self.places(), {("anna", "Rejects")})
+        self.assertEqual(self.mailboxes(), {("anna", "Rejects")})
         [stored] = self.mail["anna"].messages["Rejects",]
         self.assertFalse(stored.seen)
         self.assertIn(b"dmarc=fail", stored.message)
@@ -338,7 +338,7 @@ class DecidedTests(ReceptionCase):
         received = self.receive(text, *to, client=OTHER_CLIENT, sender="x@q.example")
         self.assertEqual(received.reply.code, 250)
         expected = {("anna", "Junk"), ("bob", "Spam"), ("", "Junk")}
-        self.assertEqual(self.places(), expected)
+        self.assertEqual(self.mailboxes(), expected)
         dispositions = {each.finalDisposition for each in self.listening.events}
         self.assertEqual(dispositions, {FinalDisposition.JUNK})
 
@@ -352,7 +352,7 @@ class DecidedTests(ReceptionCase):
         [event] = self.listening.events
         self.assertEqual(event.verdict.status, AuthResult.TEMPERROR)
         self.assertEqual(event.finalDisposition, FinalDisposition.ACCEPTED)
-        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.mailboxes(), {("anna",)})
 
 
 class ObserverTests(ReceptionCase):
@@ -596,7 +596,7 @@ class TimeTests(ReceptionCase):
         sink.write(PLAIN)
         sink.abort()
         self.dns.release("_dmarc.a.example", RRType.TXT)
-        self.assertEqual(self.places(), set())
+        self.assertEqual(self.mailboxes(), set())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_wait(self) -> None:
@@ -612,7 +612,7 @@ class TimeTests(ReceptionCase):
         self.assertNoResult(waiting)
         self.clock.advance(MAX_WAIT)
         self.assertEqual(self.successResultOf(waiting).code, 451)
-        self.assertEqual(self.places(), set())
+        self.assertEqual(self.mailboxes(), set())
 
 
 class NoticeTests(ReceptionCase):
@@ -634,7 +634,7 @@ class NoticeTests(ReceptionCase):
         """
         received = self.receive(DSN, self.TOKEN, sender="", client=OTHER_CLIENT)
         self.assertEqual(received.reply.code, 250)
-        self.assertEqual(self.places(), {("", "Postmaster", "tlsrpt")})
+        self.assertEqual(self.mailboxes(), {("", "Postmaster", "tlsrpt")})
         [stored] = self.mail[""].messages["Postmaster", "tlsrpt"]
         self.assertTrue(stored.seen)
         found = self.ledger.archive.find(str(self.report.key))
@@ -658,4 +658,4 @@ class NoticeTests(ReceptionCase):
         """
         self.receive(PLAIN, self.TOKEN)
         self.receive(DSN, f"postmaster@{HOSTNAME}", sender="")
-        self.assertEqual(self.places(), {("", "Postmaster"), ("", "Junk")})
+        self.assertEqual(self.mailboxes(), {("", "Postmaster"), ("", "Junk")})

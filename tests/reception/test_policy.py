@@ -172,13 +172,13 @@ class PlanCopiesTests(SynchronousTestCase):
     Tests for L{planCopies}.
     """
 
-    def places(
+    def mailboxes(
         self, finalDisposition: FinalDisposition, *targets: Target
     ) -> list[tuple[str, str]]:
         found = planCopies([Recipient(ANNA, targets)], finalDisposition, ACCOUNTS)
         return [(each.account, each.mailbox) for each in found]
 
-    def test_places(self) -> None:
+    def test_mailboxes(self) -> None:
         """
         Each account has its own mailboxes; the host stores no rejected mail.
         """
@@ -194,7 +194,9 @@ class PlanCopiesTests(SynchronousTestCase):
             (FinalDisposition.REJECTED_BY_DMARC, [("anna", "Rejects")]),
             (FinalDisposition.REJECTED, []),
         ):
-            self.assertEqual(self.places(finalDisposition, anna, bob, host), expected)
+            self.assertEqual(
+                self.mailboxes(finalDisposition, anna, bob, host), expected
+            )
 
     def test_once(self) -> None:
         """

@@ -177,7 +177,7 @@ class World:
         self.queue = MemoryQueue(self.clock, ids())
         self.newID = ids()
 
-    def asks(self, domain: Domain, *uris: str) -> None:
+    def publishRecord(self, domain: Domain, *uris: str) -> None:
         name = f"_smtp._tls.{domain}"
         uris = uris or (f"mailto:tls@{domain}",)
         self.resolver.put(name, RRType.TXT, f"v=TLSRPTv1; rua={','.join(uris)}")

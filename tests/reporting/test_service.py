@@ -67,7 +67,7 @@ class FakeSource:
         self.backlog = self
         self.settled = 0
         self.inFlight = 0
-        self.mostInFlight = 0
+        self.maxInFlight = 0
         self.largestPage = 0
         self.drafting: list[Deferred[ReportDraft | NoReport]] | None = None
 
@@ -101,7 +101,7 @@ class FakeSource:
 
     def draft(self, period: ReportPeriod) -> Deferred[ReportDraft | NoReport]:
         self.inFlight += 1
-        self.mostInFlight = max(self.mostInFlight, self.inFlight)
+        self.maxInFlight = max(self.maxInFlight, self.inFlight)
         if self.drafting is not None:
             waiting: Deferred[ReportDraft | NoReport] = Deferred()
             self.drafting.append(waiting)
@@ -163,7 +163,7 @@ class ReportServiceTests(SynchronousTestCase):
 
     def owe(self, *domains: Domain) -> None:
         for domain in domains:
-            self.world.asks(domain)
+            self.world.publishRecord(domain)
             self.world.record(outcome(domain, f"mx.{domain}"))
 
     def tick(self, hours: float = 1) -> None:
@@ -216,7 +216,7 @@ class ReportServiceTests(SynchronousTestCase):
         A day is reported within minutes of its end, each day anew.
         """
         self.start()
-        self.world.asks(A)
+        self.world.publishRecord(A)
         for number in range(3):
             day = DAY + timedelta(days=1 + number)
             self.world.record(outcome(), day=day)
@@ -247,7 +247,7 @@ class ReportServiceTests(SynchronousTestCase):
         self.owe(A, B)
         quiet = Domain("0.example")
         self.world.record(replace(outcome(quiet, "mx.b.example"), sendReport=False))
-        self.world.asks(Domain("mx.b.example"), "mailto:x@host.example")
+        self.world.publishRecord(Domain("mx.b.example"), "mailto:x@host.example")
         self.start()
         self.assertEqual(self.world.queued(), ["tls@a.example"])
         self.clock.advance(299)
@@ -345,7 +345,7 @@ class ReportServiceTests(SynchronousTestCase):
         """
         host = Domain("mx.b.example")
         self.owe(A, B)
-        self.world.asks(host, "mailto:x@host.example")
+        self.world.publishRecord(host, "mailto:x@host.example")
         self.world.resolver.hang("_smtp._tls.a.example", RRType.TXT)
         self.start()
         self.clock.advance(300 - MAX_DRAFT_TIME + 10)
@@ -383,7 +383,7 @@ class ReportServiceTests(SynchronousTestCase):
         """
         host = Domain("mx.a.example")
         self.owe(A)
-        self.world.asks(host, "mailto:x@host.example")
+        self.world.publishRecord(host, "mailto:x@host.example")
         self.world.resolver.hang("_smtp._tls.a.example", RRType.TXT)
         self.start()
         running = self.service.runNow()
@@ -443,7 +443,7 @@ class ReportServiceTests(SynchronousTestCase):
         """
         uris = ("mailto:a@a.example", "https://a.example/", "mailto:b@b.example")
         self.owe(A)
-        self.world.asks(A, *uris)
+        self.world.publishRecord(A, *uris)
         self.start()
         recipients = {"a@a.example", "https://a.example/", "b@b.example"}
         self.assertEqual(set(self.world.queued()), recipients)
@@ -565,7 +565,7 @@ class ReportServiceTests(SynchronousTestCase):
         identifier of its own.
         """
         self.start()
-        self.world.asks(A)
+        self.world.publishRecord(A)
         today = DAY + timedelta(days=1)
         now, tonight = int(self.clock.seconds()), midnight(today) + ONE_DAY
         self.world.record(outcome(), day=today)
@@ -605,13 +605,13 @@ class ReportServiceTests(SynchronousTestCase):
         separately from later results.
         """
         self.start()
-        self.world.asks(A)
+        self.world.publishRecord(A)
         today = DAY + timedelta(days=1)
         self.world.record(outcome(), day=today)
         self.world.resolver.fail("_smtp._tls.a.example", RRType.TXT)
         self.assertEqual(self.successResultOf(self.service.runNow(early=True)), 0)
         self.world.record(outcome(), day=today)
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.tick()
         (body,) = self.world.queue.bodies.values()
         self.assertEqual({p.succeeded for p in readTLSReport(body).policies}, {1})
@@ -662,7 +662,7 @@ class ReportServiceTests(SynchronousTestCase):
         self.start(source=source)
         self.clock.pump([14.4] * 7)
         running = self.service.runNow()
-        self.assertEqual(source.mostInFlight, 8 + MAX_AT_ONCE)
+        self.assertEqual(source.maxInFlight, 8 + MAX_AT_ONCE)
         self.assertEqual(len(source.drafting), 8 + MAX_AT_ONCE)
         self.stop()
         self.failureResultOf(running, CancelledError)
@@ -700,7 +700,7 @@ class ReportServiceTests(SynchronousTestCase):
         but not before all that happened in it is recorded.
         """
         self.clock.advance(ONE_DAY - 3 * MINUTE)
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.world.record(outcome(), day=DAY + timedelta(days=1))
         self.start()
         self.clock.advance(MINUTE)

@@ -230,7 +230,7 @@ def domainOf(recipient: str) -> Domain | None:
     return domain if isinstance(domain, Domain) else None
 
 
-def asks(resolver: MemoryResolver, domain: Domain, *uris: str) -> None:
+def publishRecord(resolver: MemoryResolver, domain: Domain, *uris: str) -> None:
     """
     Publish a TLSRPT record of C{domain}.
     """
@@ -297,7 +297,7 @@ class Nodes:
                 self.deliver(node, domain, 1, envelope.report)
             node.deliveryTracker.reportEnded(envelope, arrived(envelope))
 
-    def goOn(self, hours: float) -> None:
+    def advanceTime(self, hours: float) -> None:
         """
         Advance the clocks.
         """
@@ -308,13 +308,13 @@ class Nodes:
                 node.clock.advance(self.clock.seconds() - node.clock.seconds())
                 self.deliverReports(node)
 
-    def freeze(self, node: Node) -> None:
+    def suspend(self, node: Node) -> None:
         """
         Suspend the process of C{node}, which has a clock of its own.
         """
         self._awake.remove(node)
 
-    def thaw(self, node: Node) -> None:
+    def resume(self, node: Node) -> None:
         """
         Resume the process of C{node}.
         """

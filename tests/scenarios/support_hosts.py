@@ -54,7 +54,7 @@ from tests.mtasts.fakes import FakeFetcher
 from tests.network import SMTP, Network, Serving
 from tests.reporting.support import ED25519_PEM, ids
 from tests.reporting.test_suppression import DSN
-from tests.scenarios.support import asks
+from tests.scenarios.support import publishRecord
 
 STEP = 30 * MINUTE
 TRUST = trusting(root())
@@ -80,7 +80,7 @@ class Internet:
         self.network = Network(self.clock)
         self.resolver = MemoryResolver()
 
-    def goOn(self, seconds: float) -> None:
+    def advanceTime(self, seconds: float) -> None:
         """
         Advance the clock, and flush the network after each step.
         """
@@ -214,7 +214,7 @@ class MailHost:
         resolver = self._internet.resolver
         resolver.put(str(self.domain), RRType.MX, f"10 {self.hostname}")
         resolver.put(str(self.hostname), RRType.A, ip)
-        asks(resolver, self.domain, f"mailto:tls@{self.domain}")
+        publishRecord(resolver, self.domain, f"mailto:tls@{self.domain}")
 
     def _listen(self, ip: str) -> None:
         name = self.hostname.ascii

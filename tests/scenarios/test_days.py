@@ -27,7 +27,7 @@ from tests.scenarios.support import (
     Nodes,
     RecipientDomain,
     Sent,
-    asks,
+    publishRecord,
 )
 
 if TYPE_CHECKING:
@@ -125,18 +125,18 @@ class DaysContract(_TestCase):
             self.addCleanup(ledger.stop)
         self.world = Nodes(FIRST, RECIPIENTS, ledgers, apart)
         for domain, uris in DESTINATIONS.items():
-            asks(self.world.resolver, domain, *uris)
+            publishRecord(self.world.resolver, domain, *uris)
         self.first, self.second = self.world.nodes
 
     def exchangeMail(self, *nodes: Node) -> None:
         """
         Exchange six hours of mail.
         """
-        self.world.goOn(3)
+        self.world.advanceTime(3)
         for number, node in enumerate(nodes):
             for domain in MAILED:
                 self.world.deliver(node, domain, 1 + number)
-        self.world.goOn(3)
+        self.world.advanceTime(3)
 
     def stopped(self, node: Node) -> None:
         self.successResultOf(node.service.stopService())
@@ -225,8 +225,8 @@ class DaysContract(_TestCase):
         self.exchangeMail(self.second)
         self.exchangeMail(self.second)
         for domain in (LATE, MOVING):
-            asks(self.world.resolver, domain, *DESTINATIONS[domain])
-        asks(self.world.resolver, MOVING, "mailto:new@moving.example")
+            publishRecord(self.world.resolver, domain, *DESTINATIONS[domain])
+        publishRecord(self.world.resolver, MOVING, "mailto:new@moving.example")
         self.world.recipients[FICKLE] = RecipientDomain(FICKLE, SHARED, ENFORCE)
         self.exchangeMail(self.second)
         self.exchangeMail(self.second)
@@ -237,7 +237,7 @@ class DaysContract(_TestCase):
         """
         for _ in range(ROUNDS - 1):
             self.exchangeMail(self.second, self.first)
-        self.world.goOn(6)
+        self.world.advanceTime(6)
 
     def check(self) -> None:
         """
@@ -273,11 +273,11 @@ class DaysContract(_TestCase):
         """
         self.begin()
         self.firstDay()
-        self.world.goOn(0.5)
+        self.world.advanceTime(0.5)
         before = self.counts()
         self.stopped(self.first)
         self.secondDay()
-        self.world.goOn(4)
+        self.world.advanceTime(4)
         after = self.counts()
         self.assertEqual((before[1], after[0]), (0, before[0]))
         self.assertGreater(min(before[0], after[1]), 0)
@@ -292,15 +292,15 @@ class DaysContract(_TestCase):
         """
         self.begin(apart=True)
         self.firstDay()
-        self.world.goOn(0.5)
+        self.world.advanceTime(0.5)
         before = self.counts()
-        self.world.freeze(self.first)
+        self.world.suspend(self.first)
         self.secondDay()
-        self.world.goOn(4)
+        self.world.advanceTime(4)
         after = self.counts()
         self.assertEqual((before[1], after[0]), (0, before[0]))
         self.assertGreater(min(before[0], after[1]), 0)
-        self.world.thaw(self.first)
+        self.world.resume(self.first)
         self.thirdDay()
         self.check()
 

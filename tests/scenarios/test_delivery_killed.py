@@ -30,7 +30,7 @@ from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import IMessage
 from moxtls.smtp.types import Reply, TLSMode
 from tests.delivery.deliveries import TRUST
-from tests.network import SMTP, Network, Postbox
+from tests.network import SMTP, AcceptingDelivery, Network
 from tests.queue.couriers import FakeMailbox
 from tests.queue.killing import killedAt, quickDirectory
 
@@ -42,7 +42,7 @@ CONNECTIONS = 2
 SENDERS = [f"s{number}@us.example" for number in range(MESSAGES)]
 
 
-class JournalPostbox(Postbox):
+class JournalDelivery(AcceptingDelivery):
     """
     Accepts everything, and appends the sender of each message to a file before it
     replies.
@@ -94,7 +94,7 @@ class DeliveryKilledTests(SynchronousTestCase):
         clock = Clock()
         clock.advance(START)
         network = Network(clock)
-        network.answer(IP, JournalPostbox(root / "journal").server(clock, None))
+        network.answer(IP, JournalDelivery(root / "journal").server(clock, None))
         service = makeService(clock, network, root)
         service.startService()
         network.flush()

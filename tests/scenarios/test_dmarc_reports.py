@@ -98,7 +98,7 @@ class DMARCReportTests(SynchronousTestCase):
         """
         wanted = {1: 24, 4: 6, 24: 1}
         for hours in wanted:
-            self.world.asks(Domain(f"h{hours}.example"))
+            self.world.publishRecord(Domain(f"h{hours}.example"))
         self.start(nodes=2)
         for hour in range(24):
             for hours in wanted:
@@ -124,7 +124,7 @@ class DMARCReportTests(SynchronousTestCase):
         """
         for number in range(10):
             domain = Domain(f"d{number}.example")
-            self.world.asks(domain)
+            self.world.publishRecord(domain)
             self.world.record(evaluation(domain, hours=1), hour=-1)
         self.start()
         counts = []
@@ -138,7 +138,7 @@ class DMARCReportTests(SynchronousTestCase):
         A policy that changes within a day causes two reports, each with the messages
         under its policy (RFC 9990 3.3).
         """
-        self.world.asks(A)
+        self.world.publishRecord(A)
         for p, times in [(Asked.NONE, 2), (Asked.REJECT, 3)]:
             changed = replace(evaluation(), published=PublishedPolicy(A, p))
             self.world.record(changed, times=times)
@@ -162,7 +162,7 @@ class DMARCReportTests(SynchronousTestCase):
         self.assertEqual(self.world.queued(), [])
         self.assertEqual(self.left(), 3)
         self.world.resolver = DMARCWorld().resolver
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.restart()
         self.pass_(0.1)
         (report,) = self.reports()
@@ -189,7 +189,7 @@ class DMARCReportTests(SynchronousTestCase):
         Mail to report addresses causes no reports, so that two hosts don't report to
         each other about reports for ever.
         """
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.start()
         self.world.record(evaluation(optional=True, hours=1), hour=0)
         self.pass_(2)
@@ -201,7 +201,7 @@ class DMARCReportTests(SynchronousTestCase):
         end now, never later, and later messages go into the next ones, so that each
         message is in one.
         """
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.start()
         (service,) = self.services
         ends = []
@@ -230,7 +230,7 @@ class DMARCReportTests(SynchronousTestCase):
         sender are of one domain (RFC 9990 3.5.2). They require the same TLS as other
         mail, and expire.
         """
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.world.record()
         self.start()
         self.pass_(0.1)
@@ -248,7 +248,9 @@ class DMARCReportTests(SynchronousTestCase):
         """
         Each destination gets one message.
         """
-        self.world.asks(A, URI, "mailto:two@a.example", "mailto:DMARC@A.example")
+        self.world.publishRecord(
+            A, URI, "mailto:two@a.example", "mailto:DMARC@A.example"
+        )
         self.world.record()
         self.start()
         self.pass_(3)
@@ -260,7 +262,7 @@ class DMARCReportTests(SynchronousTestCase):
         A destination with a tiny size limit gets only an error report (RFC 7489
         7.2.2).
         """
-        self.world.asks(A, URI + "!1")
+        self.world.publishRecord(A, URI + "!1")
         self.world.record()
         self.start()
         self.pass_(0.1)
@@ -273,7 +275,7 @@ class DMARCReportTests(SynchronousTestCase):
         An excluded domain gets no reports, and its data doesn't accumulate.
         """
         self.world.settings = DMARCReporting(SUBMITTER, notTo=frozenset({A}))
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.world.record()
         self.start()
         self.pass_(0.1)
@@ -287,7 +289,7 @@ class DMARCReportTests(SynchronousTestCase):
         until = SPAN.end + 90 * MINUTE
         entry = Suppression(URI, ReportKind.DMARC, until, 0, "asked for it")
         self.world.ledger.suppressions.put(entry)
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.start()
         for _ in range(3):
             self.receive()
@@ -304,7 +306,7 @@ class DMARCReportTests(SynchronousTestCase):
         A destination that refuses a report is suppressed for two days; TLS reports to
         it aren't affected.
         """
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.world.record()
         self.start()
         self.pass_(0.1)
@@ -328,7 +330,7 @@ class DMARCReportTests(SynchronousTestCase):
         A DSN about a report is stored in a quiet mailbox, and has the same effect as
         a refusal.
         """
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.world.record()
         self.start()
         self.pass_(0.1)

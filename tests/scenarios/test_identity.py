@@ -88,7 +88,7 @@ class IdentityTests(SynchronousTestCase):
         found = []
         for _ in range(3):
             world = DMARCWorld()
-            world.asks(A)
+            world.publishRecord(A)
             policies = (
                 PublishedPolicy(A, p) for p in (DMARCPolicy.NONE, DMARCPolicy.REJECT)
             )
@@ -108,7 +108,7 @@ class IdentityTests(SynchronousTestCase):
         found = []
         for _ in range(3):
             world = World()
-            world.asks(A)
+            world.publishRecord(A)
             world.record(outcome(A), outcome(B, str(A)))
             self.successResultOf(world.service().runNow())
             found += names(world.queue)
@@ -125,7 +125,7 @@ class IdentityTests(SynchronousTestCase):
         for _ in range(2):
             world = World()
             world.ledger = ledger
-            world.asks(A)
+            world.publishRecord(A)
             world.record(outcome(A))
             ((_, draft),) = self.successResultOf(world.service().preview(A))
             found.add(getattr(draft, "reportID", None))

@@ -33,7 +33,7 @@ class LoopCase(SynchronousTestCase):
         )
         self.addCleanup(self.stop)
         # From here every report is about one of these days.
-        self.internet.goOn(6 * HOUR)
+        self.internet.advanceTime(6 * HOUR)
 
     def stop(self) -> None:
         for host in (self.a, self.b):
@@ -47,7 +47,7 @@ class LoopCase(SynchronousTestCase):
         """
         for sender in senders:
             sender.send(B if sender is self.a else A)
-        self.internet.goOn(DAY)
+        self.internet.advanceTime(DAY)
 
 
 class LoopTests(LoopCase):

@@ -126,7 +126,7 @@ class VerdictTests(MailCase):
         9989 4.4), and is reported as such.
         """
         self.assertEqual(self.say(message("x@a.example", "a.example")), [250, 250])
-        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.mailboxes(), {("anna",)})
         row = self.row()
         self.assertEqual(row.disposition, Disposition.PASS)
         self.assertTrue(row.dkimAligned and row.spfAligned)
@@ -171,7 +171,7 @@ class VerdictTests(MailCase):
         text = message("x@a.example", "stranger.example")
         codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
         self.assertEqual(codes, [250, 550])
-        self.assertEqual(self.places(), {("anna", "Rejects")})
+        self.assertEqual(self.mailboxes(), {("anna", "Rejects")})
         self.assertEqual(self.row().disposition, Disposition.REJECT)
 
     def test_quarantine(self) -> None:
@@ -181,7 +181,7 @@ class VerdictTests(MailCase):
         text = message("x@q.example")
         codes = self.say(text, "bob@our.example", client=OTHER_CLIENT)
         self.assertEqual(codes, [250, 250])
-        self.assertEqual(self.places(), {("bob", "Spam")})
+        self.assertEqual(self.mailboxes(), {("bob", "Spam")})
         self.assertEqual(self.row().disposition, Disposition.QUARANTINE)
 
     def test_forwarded(self) -> None:
@@ -203,7 +203,7 @@ class VerdictTests(MailCase):
         network = ip_network("198.51.100.0/24")
         self.reception = self.trusting(LocalPolicy(forwarderNetworks=(network,)))
         self.assertEqual(self.say(message("x@a.example"), client=RELAY), [250, 250])
-        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.mailboxes(), {("anna",)})
         self.assertEqual(self.kinds(), [OverrideKind.TRUSTED_FORWARDER])
 
     def test_list(self) -> None:
@@ -216,7 +216,7 @@ class VerdictTests(MailCase):
         sender = "talk-bounces@relay.example"
         codes = self.say(text, client=RELAY, sender=sender)
         self.assertEqual(codes, [250, 250])
-        self.assertEqual(self.places(), {("anna", "Junk")})
+        self.assertEqual(self.mailboxes(), {("anna", "Junk")})
         self.assertEqual(self.kinds(), [OverrideKind.MAILING_LIST])
         lists = frozenset([Domain("relay.example")])
         self.reception = self.trusting(LocalPolicy(mailingLists=lists))
@@ -231,7 +231,7 @@ class VerdictTests(MailCase):
         self.assertEqual(
             self.say(message("x@a.example"), client=OTHER_CLIENT), [250, 250]
         )
-        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.mailboxes(), {("anna",)})
         self.assertEqual(self.kinds(), [OverrideKind.LOCAL_POLICY])
 
     def test_temporary(self) -> None:
@@ -253,7 +253,7 @@ class VerdictTests(MailCase):
         text = b"From: ceo@a.example\r\n" + message("x@stranger.example")
         codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
         self.assertEqual(codes, [250, 550])
-        self.assertEqual(self.places(), set())
+        self.assertEqual(self.mailboxes(), set())
 
     def test_ambiguousAuthor(self) -> None:
         """
@@ -269,7 +269,7 @@ class VerdictTests(MailCase):
             text = message(author, "stranger.example")
             codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
             self.assertEqual(codes, [250, 550], author)
-        self.assertEqual(self.places(), set())
+        self.assertEqual(self.mailboxes(), set())
 
     def test_signatureWithoutKey(self) -> None:
         """
@@ -287,7 +287,7 @@ class VerdictTests(MailCase):
         text = message("x@a.example", "a.example").replace(b"hello", b"[talk] hello")
         codes = self.say(text, client=RELAY, sender="x@relay.example")
         self.assertEqual(codes, [250, 250])
-        self.assertEqual(self.places(), {("anna", "Rejects"), ("anna", "Junk")})
+        self.assertEqual(self.mailboxes(), {("anna", "Rejects"), ("anna", "Junk")})
 
     def test_signaturesInFront(self) -> None:
         """
@@ -302,7 +302,7 @@ class VerdictTests(MailCase):
         text = padding + message("x@a.example", "a.example")
         codes = self.say(text, client=RELAY, sender="x@relay.example")
         self.assertEqual(codes, [250, 250])
-        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.mailboxes(), {("anna",)})
         self.assertEqual(self.row().disposition, Disposition.PASS)
 
     def test_unreadableSignature(self) -> None:
@@ -329,7 +329,7 @@ class VerdictTests(MailCase):
             self.dns.put("sub.o.example", RRType.A, "192.0.2.9")
             codes = self.say(message("x@sub.o.example"), client=OTHER_CLIENT)
             self.assertEqual(codes, [250, 250])
-            self.assertEqual(self.places(), {("anna",)})
+            self.assertEqual(self.mailboxes(), {("anna",)})
             self.assertIn(result, self.stored("anna")[0])
 
     def test_severalAuthors(self) -> None:
@@ -339,7 +339,7 @@ class VerdictTests(MailCase):
         text = message("ceo@a.example, x@stranger.example", "stranger.example")
         codes = self.say(text, client=OTHER_CLIENT, sender="x@stranger.example")
         self.assertEqual(codes, [250, 250])
-        self.assertEqual(self.places(), {("anna", "Junk")})
+        self.assertEqual(self.mailboxes(), {("anna", "Junk")})
 
 
 class ReportTests(MailCase):
@@ -414,7 +414,7 @@ class DeliveryTests(MailCase):
         )
         self.assertEqual(codes, [250, 250, 250, 250, 550, 550, 250])
         expected = {("anna",), ("bob",), ("anna", "Lists"), ("bob", "Rest")}
-        self.assertEqual(self.places(), expected | {("", "Postmaster")})
+        self.assertEqual(self.mailboxes(), expected | {("", "Postmaster")})
         # One for each RCPT that was taken.
         self.assertEqual(len(self.rows()), 4)
 
@@ -436,7 +436,7 @@ class DeliveryTests(MailCase):
         self.mail["anna"].room = -1
         to = (ANNA, "bob@our.example")
         self.assertEqual(self.say(message("x@a.example"), *to), [452, 250, 250])
-        self.assertEqual(self.places(), {("bob",)})
+        self.assertEqual(self.mailboxes(), {("bob",)})
 
     def test_flood(self) -> None:
         """
@@ -475,9 +475,9 @@ class DeliveryTests(MailCase):
         protocol.dataReceived(message("x@a.example") + b".\r\n")
         stopped = factory.stop()
         self.assertNoResult(stopped)
-        self.assertEqual(self.places(), set())
+        self.assertEqual(self.mailboxes(), set())
         self.dns.release("_dmarc.a.example", RRType.TXT)
-        self.assertEqual(self.places(), {("anna",)})
+        self.assertEqual(self.mailboxes(), {("anna",)})
         self.assertIn(b"\r\n250 2.0.0 ", transport.value())
         self.assertTrue(transport.disconnecting)
         protocol.connectionLost(Failure(ConnectionDone()))

@@ -65,7 +65,7 @@ class ReportDaysTests(SynchronousTestCase):
         one report about each day, with all of its sessions.
         """
         for domain in (A, B, HOST):
-            self.world.asks(domain)
+            self.world.publishRecord(domain)
         for sessions in (1, 2, 3):
             for _ in range(sessions):
                 self.deliver(A)
@@ -90,7 +90,7 @@ class ReportDaysTests(SynchronousTestCase):
         """
         Queued reports verify, and match their header.
         """
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.deliver(A)
         self.restOfDay()
         (body,) = self.world.queue.bodies.values()
@@ -104,8 +104,8 @@ class ReportDaysTests(SynchronousTestCase):
         """
         A domain and its host that name the same address get one report, not two.
         """
-        self.world.asks(A, "mailto:tls@host.example")
-        self.world.asks(HOST, "mailto:tls@HOST.example")
+        self.world.publishRecord(A, "mailto:tls@host.example")
+        self.world.publishRecord(HOST, "mailto:tls@HOST.example")
         self.deliver(A)
         self.restOfDay()
         self.assertEqual(self.world.queued(), ["tls@host.example"])
@@ -115,7 +115,7 @@ class ReportDaysTests(SynchronousTestCase):
         A destination that refuses a report is suppressed for two days, and then gets
         reports again.
         """
-        self.world.asks(A)
+        self.world.publishRecord(A)
         ledger = self.world.ledger
         deliveryTracker = ReportDeliveryTracker(
             self.world.clock, ledger.archive, ledger.suppressions
@@ -145,7 +145,7 @@ class ReportDaysTests(SynchronousTestCase):
         """
         Deliveries of reports cause no reports, day after day.
         """
-        self.world.asks(A)
+        self.world.publishRecord(A)
         self.deliver(A)
         self.restOfDay()
         for _ in range(3):

@@ -24,13 +24,13 @@ EXPECTED = {
 }
 
 
-class Dead(Exception):
+class FailedResult(Exception):
     """
     The result of an operation on a failed node.
     """
 
 
-class Fuse:
+class FailurePoint:
     """
     Counts operations of stores and a queue, and fails at one of them; from then on
     all fail.
@@ -45,20 +45,20 @@ class Fuse:
         self._blowAt = blowAt
         self._late = late
 
-    def guard(self, place: object, *names: str) -> None:
+    def guard(self, step: object, *names: str) -> None:
         for name in names:
-            setattr(place, name, partial(self._ask, getattr(place, name)))
+            setattr(step, name, partial(self._ask, getattr(step, name)))
 
     def _ask(self, method: object, *what: object, **more: object) -> Deferred[object]:
         self.asked += 1
         assert callable(method)
         if self.asked > self._blowAt:
-            return fail(Dead())
+            return fail(FailedResult())
         if self.asked < self._blowAt or self._late:
             result: Deferred[object] = method(*what, **more)
             if self.asked < self._blowAt:
                 return result
-        return fail(Dead())
+        return fail(FailedResult())
 
 
 class BrokenNodeTests(SynchronousTestCase):
@@ -68,9 +68,9 @@ class BrokenNodeTests(SynchronousTestCase):
 
     def world(self) -> World:
         world = World()
-        world.asks(A, "mailto:tls@a.example", "https://a.example/")
-        world.asks(B)
-        world.asks(Domain("mx.host.example"), "mailto:x@host.example")
+        world.publishRecord(A, "mailto:tls@a.example", "https://a.example/")
+        world.publishRecord(B)
+        world.publishRecord(Domain("mx.host.example"), "mailto:x@host.example")
         world.record(outcome(A, "mx.host.example"), outcome(B, "mx.host.example"))
         return world
 
@@ -78,8 +78,8 @@ class BrokenNodeTests(SynchronousTestCase):
         """
         Run a node until it fails, and stop it.
         """
-        fuse = Fuse(blowAt, late)
-        places: list[tuple[object, tuple[str, ...]]] = [
+        failurePoint = FailurePoint(blowAt, late)
+        originals: list[tuple[object, tuple[str, ...]]] = [
             (
                 world.ledger.outcomes,
                 ("count", "periods", "results", "settle", "prune"),
@@ -89,14 +89,14 @@ class BrokenNodeTests(SynchronousTestCase):
             (world.ledger.leases, ("acquire", "release")),
             (world.queue, ("submit",)),
         ]
-        for place, names in places:
-            fuse.guard(place, *names)
+        for step, names in originals:
+            failurePoint.guard(step, *names)
         self.runNode(world, "node")
-        self.flushLoggedErrors(Dead)
-        for place, names in places:
+        self.flushLoggedErrors(FailedResult)
+        for step, names in originals:
             for name in names:
-                delattr(place, name)
-        return fuse.asked
+                delattr(step, name)
+        return failurePoint.asked
 
     def runNode(self, world: World, node: str) -> None:
         service = world.service(node)

@@ -178,7 +178,7 @@ class ResponseTests(SynchronousTestCase):
             for domain, ip in ((A, "198.51.100.1"), (B, "198.51.100.2"))
         )
         self.addCleanup(self.stop, a, b)
-        self.internet.goOn(6 * HOUR)
+        self.internet.advanceTime(6 * HOUR)
         return a, b
 
     def stop(self, *hosts: AnsweringHost) -> None:
@@ -197,7 +197,7 @@ class ResponseTests(SynchronousTestCase):
         a.write(B)
         b.write(A)
         for _ in range(7):
-            self.internet.goOn(DAY)
+            self.internet.advanceTime(DAY)
         for host in (a, b):
             kinds = Counter(each.key.kind for each in host.sent())
             self.assertEqual(kinds, {ReportKind.TLS: 1, ReportKind.DMARC: 1})

@@ -11,7 +11,7 @@ from OpenSSL import SSL
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from tests.starttls import Presenting
+from tests.starttls import ServerTLSCreator
 
 EXTENSIONS = ("PIPELINING", "SIZE 1000000", "8BITMIME", "SMTPUTF8", "REQUIRETLS")
 
@@ -141,7 +141,7 @@ class Scripted(Protocol):
     def _secure(self) -> None:
         assert self.context is not None
         self.heard += b"<TLS>\r\n"
-        self._transport.startTLS(Presenting(self.context))
+        self._transport.startTLS(ServerTLSCreator(self.context))
 
     def _write(self, data: bytes) -> None:
         self._transport.write(data)

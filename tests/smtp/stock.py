@@ -26,7 +26,7 @@ from moxtls.interfaces import IVerdictObserver
 
 
 @implementer(smtp.IMessage)
-class Kept:
+class KeptMessage:
     """
     A message that the application accepts.
 
@@ -60,7 +60,7 @@ class Kept:
 
 
 @implementer(IVerdictObserver)
-class Curious(Kept):
+class FailingObserver(KeptMessage):
     """
     A verdict observer that records events, and fails.
     """
@@ -88,8 +88,8 @@ class Delivery:
     trace = b"Received: by stock"
 
     def __init__(self) -> None:
-        self.mail: dict[str, list[Kept]] = {}
-        self.make: Any = Kept
+        self.mail: dict[str, list[KeptMessage]] = {}
+        self.make: Any = KeptMessage
         self.waiting: list[Deferred[Any]] = []
         self.heard: list[tuple[Any, bytes]] = []
 
@@ -107,8 +107,8 @@ class Delivery:
         if name == "nobody":
             raise smtp.SMTPBadRcpt(user)
 
-        def made() -> Kept:
-            message: Kept = self.make()
+        def made() -> KeptMessage:
+            message: KeptMessage = self.make()
             self.mail.setdefault(name, []).append(message)
             return message
 

@@ -59,8 +59,8 @@ class AuthenticatorTests(SynchronousTestCase):
     def login(self, host: str, password: str = "wrong") -> Deferred[SASLStep]:
         exchange = self.authenticator.begin("PLAIN")
         response = f"\0anna\0{password}".encode()
-        place = networkOf(host)
-        step = self.authenticator.step(self.clock, exchange, response, place)
+        network = networkOf(host)
+        step = self.authenticator.step(self.clock, exchange, response, network)
         return Deferred.fromCoroutine(step)
 
     def test_fair(self) -> None:

@@ -32,32 +32,32 @@ class LoginLimitsTests(SynchronousTestCase):
         self.limits = LoginLimits()
 
     def failAttempt(
-        self, user: str, place: ClientNetwork, tries: int, now: float = NOW
+        self, user: str, network: ClientNetwork, tries: int, now: float = NOW
     ) -> int:
         """
         The number of wrong passwords that are checked.
         """
         count = 0
         for _ in range(tries):
-            if self.limits.exceeded(user, place, now) is None:
-                self.limits.begin(user, place, now)
+            if self.limits.exceeded(user, network, now) is None:
+                self.limits.begin(user, network, now)
                 count += 1
         return count
 
-    def succeed(self, user: str, place: ClientNetwork) -> None:
-        self.limits.succeeded(self.limits.begin(user, place, NOW))
+    def succeed(self, user: str, network: ClientNetwork) -> None:
+        self.limits.succeeded(self.limits.begin(user, network, NOW))
 
     def test_address(self) -> None:
         """
         An address has a number of failures, for whatever accounts, and some more each
         hour.
         """
-        place = networkOf("192.0.2.1")
-        count = sum(self.failAttempt(f"user {n}", place, 1) for n in range(100))
+        network = networkOf("192.0.2.1")
+        count = sum(self.failAttempt(f"user {n}", network, 1) for n in range(100))
         self.assertEqual(count, MAX_FAILURES)
-        self.assertEqual(self.limits.exceeded("x", place, NOW), LoginLimit.ADDRESS)
+        self.assertEqual(self.limits.exceeded("x", network, NOW), LoginLimit.ADDRESS)
         self.assertEqual(
-            self.failAttempt("x", place, 99, NOW + HOUR), FAILURES_PER_HOUR
+            self.failAttempt("x", network, 99, NOW + HOUR), FAILURES_PER_HOUR
         )
 
     def test_network(self) -> None:
@@ -132,21 +132,21 @@ class LoginLimitsTests(SynchronousTestCase):
         """
         Attempts that have not ended count as failures; those that succeed don't.
         """
-        place = networkOf("192.0.2.1")
-        begun = [self.limits.begin("a", place, NOW) for _ in range(MAX_FAILURES)]
-        self.assertIsNotNone(self.limits.exceeded("a", place, NOW))
+        network = networkOf("192.0.2.1")
+        begun = [self.limits.begin("a", network, NOW) for _ in range(MAX_FAILURES)]
+        self.assertIsNotNone(self.limits.exceeded("a", network, NOW))
         for attempt in begun:
             self.limits.giveBack(attempt)
-        self.assertEqual(self.failAttempt("a", place, 99), MAX_FAILURES)
+        self.assertEqual(self.failAttempt("a", network, 99), MAX_FAILURES)
 
     def test_delay(self) -> None:
         """
         Answers take longer with each failure, but never very long.
         """
-        place, delays = networkOf("192.0.2.1"), []
+        network, delays = networkOf("192.0.2.1"), []
         for _ in range(MAX_FAILURES):
-            self.limits.begin("a", place, NOW)
-            delays.append(self.limits.delay(place, NOW))
+            self.limits.begin("a", network, NOW)
+            delays.append(self.limits.delay(network, NOW))
         self.assertEqual(delays[:UNDELAYED_FAILURES], [0.0] * UNDELAYED_FAILURES)
         self.assertEqual(delays[UNDELAYED_FAILURES:][:3], [1.0, 2.0, 4.0])
         self.assertEqual(delays[-1], MAX_DELAY)
@@ -157,8 +157,8 @@ class LoginLimitsTests(SynchronousTestCase):
         """
         self.limits = LoginLimits(maxEntries=100)
         for n in range(1000):
-            place = networkOf(f"10.{n // 256}.{n % 256}.1")
-            self.limits.begin(f"user {n}" * 100, place, NOW)
+            network = networkOf(f"10.{n // 256}.{n % 256}.1")
+            self.limits.begin(f"user {n}" * 100, network, NOW)
         for bucket in self.limits._buckets.values():
             self.assertLessEqual(len(bucket), 100)
         self.assertEqual(len(self.limits._known), 0)

@@ -155,7 +155,7 @@ class RateTests(SynchronousTestCase):
         address's limit don't count against it.
         """
         rate = RateLimiter(5)
-        places = [networkOf(f"192.0.2.{n}") for n in range(10)]
-        counts = [sum(rate.take(each, NOW) for _ in range(9)) for each in places]
+        networks = [networkOf(f"192.0.2.{n}") for n in range(10)]
+        counts = [sum(rate.take(each, NOW) for _ in range(9)) for each in networks]
         self.assertEqual(counts, [5] * NETWORK_SHARE + [0] * 6)
         self.assertTrue(rate.take(networkOf("192.0.3.1"), NOW))

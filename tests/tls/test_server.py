@@ -189,7 +189,7 @@ class NamedTests(SynchronousTestCase):
         line = ServerTransport(clock, Protocol())
         link = Link(client, line, clock)
         line.startTLS(self.context)
-        link.client.startTLS(Asking(host))
+        link.client.startTLS(SNIClient(host))
         link.flush()
         return subject(link.client.getPeerCertificate())
 
@@ -283,7 +283,7 @@ class CoversHostTests(SynchronousTestCase):
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class Asking:
+class SNIClient:
     """
     A client with the SNI name C{host}.
     """

@@ -28,7 +28,7 @@ from moxtls.tls.verify import (
     verifyChain,
 )
 from tests.certificates import Identity, good, root, selfSigned, trusting
-from tests.starttls import Link, Presenting
+from tests.starttls import Link, ServerTLSCreator
 from tests.tls.chains import Traits, make
 
 SELF_SIGNED = 18
@@ -54,7 +54,7 @@ class RecordingVerifierTests(SynchronousTestCase):
         verifier = RecordingVerifier(trust, names)
         verifyObject(IOpenSSLClientConnectionCreator, verifier)
         link = Link(Protocol(), Protocol(), Clock())
-        link.server.startTLS(Presenting(presented.context()))
+        link.server.startTLS(ServerTLSCreator(presented.context()))
         link.client.startTLS(verifier)
         link.flush()
         self.assertTrue(link.open)
@@ -158,7 +158,7 @@ class LoadTrustStoreTests(SynchronousTestCase):
         context.set_min_proto_version(SSL.TLS1_VERSION)
         context.set_max_proto_version(SSL.TLS1_1_VERSION)
         link = Link(Protocol(), Protocol(), Clock())
-        link.server.startTLS(Presenting(context))
+        link.server.startTLS(ServerTLSCreator(context))
         link.client.startTLS(RecordingVerifier(trusting(root()), ["mx.example"]))
         link.flush()
         self.assertFalse(link.open)

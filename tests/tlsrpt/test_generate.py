@@ -335,7 +335,7 @@ class ComposeTests(SynchronousTestCase):
         )
         self.assertEqual(findFaults(composed), ())
 
-    def test_strangersWords(self) -> None:
+    def test_untrustedText(self) -> None:
         """
         Lone surrogates are replaced (RFC 7493 2.1).
         """

@@ -75,7 +75,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         verifyObject(IReportSource, source)
         return source
 
-    def asks(self, domain: Domain, *uris: str, text: str = "") -> None:
+    def publishRecord(self, domain: Domain, *uris: str, text: str = "") -> None:
         text = text or f"v=TLSRPTv1; rua={','.join(uris)}"
         self.resolver.put(f"_smtp._tls.{domain}", RRType.TXT, text)
 
@@ -151,7 +151,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         other = Domain("mx2.host.example")
         self.record(outcome(A), outcome(A), outcome(A, other), outcome(B))
-        self.asks(A, "mailto:tls@a.example")
+        self.publishRecord(A, "mailto:tls@a.example")
         draft = self.draft(A)
         self.assertEqual(draft.destinations, ("mailto:tls@a.example",))
         self.assertEqual(draft.submitter, SUBMITTER)
@@ -181,7 +181,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         itself as the host.
         """
         self.record(outcome(A), outcome(B), outcome(B))
-        self.asks(HOST, "mailto:tls@host.example")
+        self.publishRecord(HOST, "mailto:tls@host.example")
         draft = self.draft(HOST, 1)
         report = readTLSReport(draft.document)
         self.assertEqual(
@@ -192,14 +192,14 @@ class TLSReportSourceTests(SynchronousTestCase):
             },
         )
 
-    def test_toldAlready(self) -> None:
+    def test_alreadyReported(self) -> None:
         """
         A host's report leaves out results that went to the same destination, in any
         spelling, in the report to a recipient domain; but not those of other
         recipient domains.
         """
         self.record(outcome(A), outcome(B))
-        self.asks(HOST, "MAILTO:tls@Host.example")
+        self.publishRecord(HOST, "MAILTO:tls@Host.example")
         self.settle(A, "mailto:other@a.example", "mailto:tls@host.example")
         report = self.report(HOST, 1)
         self.assertEqual([each.domain for each in report.policies], ["b.example"])
@@ -208,13 +208,13 @@ class TLSReportSourceTests(SynchronousTestCase):
         self.assertEqual(found.reason, "everything is already reported")
         self.assertIs(found.retention, Retention.CLEAR)
 
-    def test_toldElsewhere(self) -> None:
+    def test_reportedElsewhere(self) -> None:
         """
         Results sent to some destinations of a host are reported to the others; if some
         are new to the former, they get all.
         """
         self.record(outcome(A))
-        self.asks(HOST, "mailto:tls@host.example", "https://host.example/")
+        self.publishRecord(HOST, "mailto:tls@host.example", "https://host.example/")
         self.settle(A, "mailto:tls@host.example")
         draft = self.draft(HOST, 1)
         self.assertEqual(draft.destinations, ("https://host.example/",))
@@ -229,7 +229,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         requests none.
         """
         self.record(outcome(A))
-        self.asks(HOST, "mailto:tls@host.example")
+        self.publishRecord(HOST, "mailto:tls@host.example")
         self.assertIs(self.none(A).retention, Retention.CLEAR)
         self.settle(A)
         (policy,) = self.report(HOST, 1).policies
@@ -242,13 +242,13 @@ class TLSReportSourceTests(SynchronousTestCase):
         out, others aren't.
         """
         self.record(outcome(A))
-        self.asks(HOST, "mailto:tls@host.example")
+        self.publishRecord(HOST, "mailto:tls@host.example")
         self.settle(HOST, *self.draft(HOST, 1).destinations, phase=1)
         for uri, domains in [
             ("mailto:tls@host.example", {"a.example"}),
             ("mailto:tls@a.example", {"a.example", "mx.host.example"}),
         ]:
-            self.asks(A, uri)
+            self.publishRecord(A, uri)
             found = {each.domain for each in self.report(A).policies}
             self.assertEqual(found, domains)
 
@@ -259,7 +259,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         self.record(outcome(A))
         self.settle(HOST, phase=1)
-        self.asks(A, "mailto:tls@host.example")
+        self.publishRecord(A, "mailto:tls@host.example")
         self.assertEqual(len(self.report(A).policies), 2)
 
     def test_ownHost(self) -> None:
@@ -267,7 +267,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         A domain that is its own mail host gets one report, not two.
         """
         self.record(outcome(A, A))
-        self.asks(A, "mailto:tls@a.example")
+        self.publishRecord(A, "mailto:tls@a.example")
         self.assertEqual(len(self.report(A).policies), 2)
         self.assertEqual(self.successResultOf(self.source().count(1, NOW)), 0)
 
@@ -276,7 +276,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         A policy that changed within the day makes two entries (RFC 8460 4.4).
         """
         self.record(outcome(A, mode="testing"), outcome(A), outcome(A))
-        self.asks(A, "mailto:tls@a.example")
+        self.publishRecord(A, "mailto:tls@a.example")
         found = {
             (each.strings, each.succeeded)
             for each in self.report(A).policies
@@ -290,7 +290,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         earlier = DAY - timedelta(days=1)
         self.record(outcome(A), day=earlier)
-        self.asks(A, "mailto:tls@a.example")
+        self.publishRecord(A, "mailto:tls@a.example")
         draft = self.draft(A, day=earlier)
         self.assertEqual(readTLSReport(draft.document).start, midnight(earlier))
 
@@ -299,9 +299,9 @@ class TLSReportSourceTests(SynchronousTestCase):
         The record is looked up afresh for every report.
         """
         self.record(outcome(A))
-        self.asks(A, "mailto:old@a.example")
+        self.publishRecord(A, "mailto:old@a.example")
         self.assertEqual(self.draft(A).destinations, ("mailto:old@a.example",))
-        self.asks(A, "mailto:new@a.example")
+        self.publishRecord(A, "mailto:new@a.example")
         self.assertEqual(self.draft(A).destinations, ("mailto:new@a.example",))
 
     def test_destinations(self) -> None:
@@ -310,7 +310,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         ignored.
         """
         self.record(outcome(A))
-        self.asks(
+        self.publishRecord(
             A, "ftp://a.example/", "https://A.example", "mailto:x@a.example",
             "mailto:x@A.example?subject=s", "https://a.example:443/",
         )  # fmt: skip
@@ -324,7 +324,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         domain = Domain.parse("bücher.example")
         self.record(outcome(domain))
-        self.asks(domain, "mailto:tls@bücher.example")
+        self.publishRecord(domain, "mailto:tls@bücher.example")
         draft = self.draft(domain)
         self.assertEqual(draft.destinations, ("mailto:tls@xn--bcher-kva.example",))
         self.assertIn("!xn--bcher-kva.example!", draft.filename)
@@ -339,12 +339,12 @@ class TLSReportSourceTests(SynchronousTestCase):
             (self.none(A).reason, self.none(A).retention),
             ("no TLSRPT record", Retention.CLEAR),
         )
-        self.asks(A, text="v=TLSRPTv1; rua")
+        self.publishRecord(A, text="v=TLSRPTv1; rua")
         self.assertEqual(self.none(A).retention, Retention.CLEAR)
         text = "v=TLSRPTv1; rua=mailto:a@a.example"
         self.resolver.put("_smtp._tls.a.example", RRType.TXT, text, text)
         self.assertEqual(self.none(A).reason, "more than one TLSRPT record")
-        self.asks(A, "ftp://a.example/")
+        self.publishRecord(A, "ftp://a.example/")
         found = self.none(A)
         self.assertIn("no usable rua", found.reason)
         self.assertIs(found.retention, Retention.CLEAR)
@@ -362,7 +362,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         Without failures no report is sent, unless configured.
         """
         self.record(outcome(A, failure=None))
-        self.asks(A, "mailto:tls@a.example")
+        self.publishRecord(A, "mailto:tls@a.example")
         self.assertEqual(self.none(A).reason, "no failures")
         self.settings = TLSReporting(SUBMITTER, forAllSuccess=True)
         self.assertEqual(self.report(A).policies[0].failures, ())
@@ -372,7 +372,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         A failure that failed no session causes a report.
         """
         self.record(outcome(A))
-        self.asks(A, "mailto:tls@a.example")
+        self.publishRecord(A, "mailto:tls@a.example")
         for policy in self.report(A).policies:
             self.assertEqual((policy.succeeded, policy.failed), (1, 0))
             self.assertEqual(policy.failures[0].resultType, "certificate-not-trusted")
@@ -387,7 +387,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         self.record(outcome(A))
         (period,) = self.successResultOf(self.source().periods(0, NOW, None, 9))
         self.assertTrue(period.sendable)
-        self.asks(A, "mailto:tls@a.example")
+        self.publishRecord(A, "mailto:tls@a.example")
         self.assertEqual(self.report(A).policies[0].succeeded, 2)
 
     def test_switchedOff(self) -> None:
@@ -396,7 +396,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         local domain can sign.
         """
         self.record(outcome(A))
-        self.asks(A, "mailto:tls@a.example")
+        self.publishRecord(A, "mailto:tls@a.example")
         for settings in [
             TLSReporting(SUBMITTER, notTo=frozenset({A})),
             TLSReporting(None),
@@ -410,7 +410,7 @@ class TLSReportSourceTests(SynchronousTestCase):
         """
         broken = FailureDetail(ResultType.VALIDATION_FAILURE, mxHostname="no host")
         self.record(outcome(A, failure=broken))
-        self.asks(A, "mailto:tls@a.example")
+        self.publishRecord(A, "mailto:tls@a.example")
         failure = self.failureResultOf(
             self.source().draft(ReportPeriod(0, DAY, A)), InvalidReport
         )

@@ -35,11 +35,11 @@ from moxtls.tlsrpt.types import (
 from moxtls.twistedmail.client import recordTLS
 from tests.certificates import Identity, good, root, selfSigned, trusting
 from tests.smtp.scripted import Scripted
-from tests.starttls import CLIENT_IP, SERVER_IP, Link, Presenting
+from tests.starttls import CLIENT_IP, SERVER_IP, Link, ServerTLSCreator
 
 
 @implementer(ISessionObserver)
-class Told:
+class RecordingObserver:
     """
     Records TLS sessions.
     """
@@ -78,7 +78,7 @@ class CaptureCase(SynchronousTestCase):
         # By which Twisted's TLS pulls from a FileSender: else on the reactor.
         cooperator = Cooperator(scheduler=lambda go: self.clock.callLater(0, go))
         self.patch(_producer_helpers, "cooperate", cooperator.cooperate)
-        self.told = Told()
+        self.told = RecordingObserver()
 
     def stock(self, contextFactory: Any, sent: Deferred[Any]) -> Any:
         """
@@ -196,7 +196,7 @@ class OutcomeTests(CaptureCase):
             (good("other.example"), ResultType.CERTIFICATE_HOST_MISMATCH),
         ):
             for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
-                self.told = Told()
+                self.told = RecordingObserver()
                 context = identity.context()
                 context.set_max_proto_version(version)
                 server = Scripted(context)
@@ -212,7 +212,7 @@ class OutcomeTests(CaptureCase):
         beside the success.
         """
         for contextFactory in (ssl.ClientContextFactory(), ssl.CertificateOptions()):
-            self.told = Told()
+            self.told = RecordingObserver()
             sent = self.send(
                 Scripted(selfSigned("mx.example").context()),
                 contextFactory,
@@ -239,7 +239,7 @@ class OutcomeTests(CaptureCase):
         """
         context = trusting(root()).context
         context.set_verify(SSL.VERIFY_PEER, lambda *_: False)
-        sent = self.send(Scripted(good().context()), Presenting(context))
+        sent = self.send(Scripted(good().context()), ServerTLSCreator(context))
         self.failureResultOf(sent)
         self.assertCounted(
             0, 1, [(ResultType.VALIDATION_FAILURE, "openssl-verify-error-1")], []
@@ -439,7 +439,7 @@ class OutcomeTests(CaptureCase):
         """
         An observer that fails is logged, and keeps no mail.
         """
-        self.told = Told(OSError("disk full"))
+        self.told = RecordingObserver(OSError("disk full"))
         sent = self.send(Scripted(good().context()), verifying())
         self.successResultOf(sent)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
@@ -480,7 +480,7 @@ class InjectionTests(CaptureCase):
         With the wrapper the connection ends there, which is reported.
         """
         for behind in (INJECTED, b"2"):
-            self.told = Told()
+            self.told = RecordingObserver()
             server = self.server(behind)
             self.failureResultOf(self.send(server, verifying()))
             self.assertNotIn(b"MAIL", server.heard)

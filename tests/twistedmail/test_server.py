@@ -29,8 +29,15 @@ from moxtls.smtp.types import Reply
 from moxtls.twistedmail.messages import FilterResult, IFilteredMessage, IMessageFilter
 from moxtls.twistedmail.server import filterServer
 from tests.certificates import good
-from tests.smtp.stock import Connection, Delivery, Kept, Realm, portal, stockFactory
-from tests.starttls import CLIENT_IP, Link, Presenting
+from tests.smtp.stock import (
+    Connection,
+    Delivery,
+    KeptMessage,
+    Realm,
+    portal,
+    stockFactory,
+)
+from tests.starttls import CLIENT_IP, Link, ServerTLSCreator
 from tests.twistedmail.test_client import verifying
 
 TEXT = b"From: x@a.example\r\nSubject: hi\r\n\r\nfirst\r\n.second\r\n"
@@ -47,20 +54,20 @@ class Asked:
 
     def __init__(self) -> None:
         self.expected: list[tuple[ClientInfo, str]] = []
-        self.messages: list[Looking] = []
+        self.messages: list[FilteredMessage] = []
         self.answer: Deferred[FilterResult] | None = None
         self.isFull = False
 
     def expect(self, client: ClientInfo, sender: str) -> None:
         self.expected.append((client, sender))
 
-    def message(self, client: ClientInfo, sender: str) -> Looking:
-        self.messages.append(Looking(self, client, sender))
+    def message(self, client: ClientInfo, sender: str) -> FilteredMessage:
+        self.messages.append(FilteredMessage(self, client, sender))
         return self.messages[-1]
 
 
 @implementer(IFilteredMessage)
-class Looking:
+class FilteredMessage:
     """
     A message that is filtered.
     """
@@ -109,7 +116,7 @@ class ServerCase(SynchronousTestCase):
     ) -> Connection:
         return Connection(self.captured(factory, **choices), helo="mail.a.example")
 
-    def kept(self, name: str) -> Kept:
+    def kept(self, name: str) -> KeptMessage:
         """
         The lines that the application has of one recipient's message.
         """
@@ -421,7 +428,7 @@ class ErrorTests(ServerCase):
         answers as it always does.
         """
         answers: list[Deferred[Any]] = [fail(RuntimeError("no")), succeed(None)]
-        self.delivery.make = lambda: Kept(answers.pop())
+        self.delivery.make = lambda: KeptMessage(answers.pop())
         connection = self.connection()
         connection.begin("x@a.example", "anna", "bob")
         reply = "550 Could not send e-mail (1 failures out of 2 recipients)"
@@ -433,7 +440,7 @@ class ErrorTests(ServerCase):
         The client waits for the application.
         """
         answer: Deferred[Any] = Deferred()
-        self.delivery.make = lambda: Kept(answer)
+        self.delivery.make = lambda: KeptMessage(answer)
         connection = self.connection()
         connection.begin("x@a.example", "anna")
         self.assertEqual(connection.send(TEXT), [])
@@ -446,7 +453,7 @@ class ErrorTests(ServerCase):
         filter.
         """
         for words in ("No viruses", b"No viruses"):
-            kept = Kept()
+            kept = KeptMessage()
             kept.trouble = smtp.SMTPServerError(554, words)
             self.delivery.make = lambda kept=kept: kept
             self.delivery.trace = b""
@@ -460,7 +467,7 @@ class ErrorTests(ServerCase):
         """
         Errors of the application lose no mail.
         """
-        kept = Kept()
+        kept = KeptMessage()
         kept.trouble = RuntimeError("a mistake")
         self.delivery.make = lambda: kept
         connection = self.connection()
@@ -475,11 +482,11 @@ class ErrorTests(ServerCase):
         An application can refuse at DATA; C{connectionLost} is called on messages
         made before.
         """
-        messages: list[Any] = [smtp.SMTPServerError(450, b"Not now"), Kept()]
+        messages: list[Any] = [smtp.SMTPServerError(450, b"Not now"), KeptMessage()]
 
-        def make() -> Kept:
+        def make() -> KeptMessage:
             message = messages.pop()
-            if isinstance(message, Kept):
+            if isinstance(message, KeptMessage):
                 return message
             raise message
 
@@ -626,7 +633,9 @@ class DeploymentTests(ServerCase):
         """
         TLS is the protocol's own, and filters work the same in it.
         """
-        stock = stockFactory(delivery=self.delivery, ctx=Presenting(good().context()))
+        stock = stockFactory(
+            delivery=self.delivery, ctx=ServerTLSCreator(good().context())
+        )
         server: Any = self.captured(stock).buildProtocol(
             IPv4Address("TCP", CLIENT_IP, 1)
         )

@@ -36,9 +36,15 @@ from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.twistedmail.messages import IFilteredMessage, IMessageFilter
 from moxtls.twistedmail.server import filterServer
 from moxtls.twistedmail.verdicts import MessageFilter
-from tests.reception.receiving import HOSTNAME, NOW, Listening
+from tests.reception.receiving import HOSTNAME, NOW, RecordingObserver
 from tests.reception.signed import HOST, OTHER_CLIENT, RELAY, message, resolver
-from tests.smtp.stock import Connection, Curious, Delivery, Kept, stockFactory
+from tests.smtp.stock import (
+    Connection,
+    Delivery,
+    FailingObserver,
+    KeptMessage,
+    stockFactory,
+)
 
 OK = ["250 Delivery in progress"]
 FORGED = (
@@ -58,7 +64,7 @@ class MessageFilterCase(SynchronousTestCase):
         self.clock.advance(NOW)
         self.dns = resolver()
         self.ledger = MemoryLedger()
-        self.listening = Listening()
+        self.listening = RecordingObserver()
         self.delivery = Delivery()
         self.checks = MessageAuthenticator(
             self.clock,
@@ -94,7 +100,7 @@ class MessageFilterCase(SynchronousTestCase):
         connection.begin(sender, *(recipients or ("anna",)))
         return connection.send(text)
 
-    def kept(self, name: str = "anna") -> Kept:
+    def kept(self, name: str = "anna") -> KeptMessage:
         """
         The lines that the application has of one recipient's latest message.
         """
@@ -224,7 +230,7 @@ class VerdictTests(MessageFilterCase):
         A message of the application that implements IVerdictObserver gets its
         verdict; an error there changes nothing.
         """
-        self.delivery.make = Curious
+        self.delivery.make = FailingObserver
         self.assertEqual(self.send(message("x@a.example"), "anna", "bob"), OK)
         for name in ("anna", "bob"):
             kept: Any = self.kept(name)

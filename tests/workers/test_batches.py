@@ -116,7 +116,7 @@ class BatchesTests(SynchronousTestCase):
             self.end()
         self.successResultOf(idle)
 
-    def test_told(self) -> None:
+    def test_notified(self) -> None:
         """
         Waiters for idleness are called after all others, so that they find everything
         settled.

@@ -31,10 +31,10 @@ from zope.interface.verify import verifyObject
 
 from moxtls.smtp.server.transport import ServerTransport
 from tests import certificates
-from tests.starttls import Link, Presenting
+from tests.starttls import Link, ServerTLSCreator
 
 
-class Hearing(Protocol):
+class RecordingProtocol(Protocol):
     """
     Records its input.
     """
@@ -97,7 +97,7 @@ class DirectTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.session = Hearing()
+        self.session = RecordingProtocol()
         self.line = ServerTransport(Clock(), self.session)
         self.transport = SocketTransport()
         self.addCleanup(self.transport.socket.close)
@@ -349,14 +349,14 @@ class TLSTests(SynchronousTestCase):
         TLS begins in the middle, with OpenSSL at both ends, and ends
         properly.
         """
-        clock, client, session = Clock(), Hearing(), Hearing()
+        clock, client, session = Clock(), RecordingProtocol(), RecordingProtocol()
         line = ServerTransport(clock, session)
         link = Link(client, line, clock)
         line.write(b"220\r\n")
         link.flush()
         self.assertEqual(client.heard, b"220\r\n")
         line.startTLS(Serving())
-        link.client.startTLS(Presenting(SSL.Context(SSL.TLS_CLIENT_METHOD)))
+        link.client.startTLS(ServerTLSCreator(SSL.Context(SSL.TLS_CLIENT_METHOD)))
         link.flush()
         assert isinstance(client.transport, type(link.client))
         client.transport.write(b"hello")
@@ -373,11 +373,11 @@ class TLSTests(SynchronousTestCase):
         """
         The last data goes through TLS too.
         """
-        clock, client, session = Clock(), Hearing(), Hearing()
+        clock, client, session = Clock(), RecordingProtocol(), RecordingProtocol()
         line = ServerTransport(clock, session)
         link = Link(client, line, clock)
         line.startTLS(Serving())
-        link.client.startTLS(Presenting(SSL.Context(SSL.TLS_CLIENT_METHOD)))
+        link.client.startTLS(ServerTLSCreator(SSL.Context(SSL.TLS_CLIENT_METHOD)))
         link.flush()
         line.end(b"221\r\n")
         link.flush()
@@ -391,14 +391,14 @@ class TLSTests(SynchronousTestCase):
         waits for it, and a client that doesn't read is noticed by the lower
         transport.
         """
-        clock, client, session = Clock(), Hearing(), Hearing()
+        clock, client, session = Clock(), RecordingProtocol(), RecordingProtocol()
         line = ServerTransport(clock, session)
         factory = TLSMemoryBIOFactory(Serving(), False, Factory(), clock)
         link = Link(client, TLSMemoryBIOProtocol(factory, line), clock)
         below = link.server.below
         self.assertIsNotNone(below.producer)
         line.write(b"220\r\n")
-        link.client.startTLS(Presenting(SSL.Context(SSL.TLS_CLIENT_METHOD)))
+        link.client.startTLS(ServerTLSCreator(SSL.Context(SSL.TLS_CLIENT_METHOD)))
         link.flush()
         self.assertEqual(client.heard, b"220\r\n")
         self.assertIsInstance(line.getHandle(), SSL.Connection)
