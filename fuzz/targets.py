@@ -316,7 +316,7 @@ TARGETS = {
             "moxtls.authentication.dkim.verify",
             "moxtls.authentication.dkim.canonical",
             "moxtls.authentication.dkim.canonical",
-            "moxtls.authentication.dkim.key",
+            "moxtls.authentication.dkim.verify",
             "moxtls.authentication.dkim.signature",
             "moxtls.taglist",
         ),

@@ -18,7 +18,6 @@ ROOT = Path(moxtls.__file__).parent
 PURE = {
     "authentication/cache.py",
     "authentication/dkim/canonical.py",
-    "authentication/dkim/key.py",
     "authentication/dkim/sign.py",
     "authentication/dkim/signature.py",
     "authentication/dkim/verify.py",

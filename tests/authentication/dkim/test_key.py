@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.authentication.dkim.key}.
+Tests for L{moxtls.authentication.dkim.verify}.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication.dkim.key import PublicKey, UnusableKey, parseKeyRecord
 from moxtls.authentication.dkim.sign import Algorithm
+from moxtls.authentication.dkim.verify import PublicKey, UnusableKey, parseKeyRecord
 from moxtls.authentication.results import AuthResult
 from tests.authentication.dkim.samples import publicKey
 from tests.reporting.support import ED25519, RSA
