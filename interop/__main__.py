@@ -41,7 +41,7 @@ MAX_RUN_TIME = 90
 @dataclass(frozen=True, slots=True)
 class Stage:
     """
-    Surroundings of a run.
+    Reactor, environment and folders of a run.
 
     @ivar tools: The folder with parsedmarc and the packages for Node.js.
     """

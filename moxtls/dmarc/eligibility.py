@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dmarc.test_eligibility -*-
 """
-Which domains may receive aggregate reports (abuse prevention, RFC 9990 8).  No I/O.
+Selects the domains that may receive aggregate reports (abuse prevention, RFC 9990 8).  No I/O.
 
 An attacker can send mail in the name of a domain of his own that requests reports, and
 so make every receiving host send mail to addresses of his choice, or learn which

@@ -164,8 +164,8 @@ class IncomingMessage:
         for recipient in recipients:
             event = verdictEvent(outcome, decision, sender, recipient, header)
             if not event.isForReports:
-                isFor = await self._reception.isForReports(recipient.address)
-                event = replace(event, isForReports=isFor)
+                isForReports = await self._reception.isForReports(recipient.address)
+                event = replace(event, isForReports=isForReports)
             discovery = event.verdict.discovery
             if discovery and needsHistory(event, dispatcher.reportsFailures):
                 accounts, author = recipient.accounts, discovery.organizational

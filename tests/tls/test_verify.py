@@ -223,7 +223,7 @@ class VerifyChainTests(SynchronousTestCase):
 
     def test_verifyChain(self) -> None:
         """
-        Chains are judged as a witness would.
+        Chains are verified as L{RecordingVerifier} does it.
         """
         trust = trusting(root())
         expired = root().issue("mx.example", days=-1).certificate
