@@ -332,7 +332,7 @@ TARGETS = {
         (
             "moxtls.authentication.spf.evaluate",
             "moxtls.authentication.spf.evaluate",
-            "moxtls.authentication.spf.macro",
+            "moxtls.authentication.spf.record",
             "moxtls.authentication.spf.record",
             "moxtls.authentication.spf.record",
         ),

@@ -26,7 +26,6 @@ PURE = {
     "authentication/outcome.py",
     "authentication/results.py",
     "authentication/spf/evaluate.py",
-    "authentication/spf/macro.py",
     "authentication/spf/record.py",
     "config/addresses.py",
     "config/check.py",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from moxtls.authentication.results import AuthResult, IPRevResult
 from moxtls.authentication.spf.evaluate import lookUp
-from moxtls.authentication.spf.macro import printable
+from moxtls.authentication.spf.record import printable
 from moxtls.dns.query import LookupGenerator
 from moxtls.dns.types import Answer, RRType
 from moxtls.domain import MAX_DOMAIN_LENGTH

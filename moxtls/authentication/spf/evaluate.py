@@ -13,14 +13,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from moxtls.authentication.results import AuthResult, SPFResult, SPFScope
-from moxtls.authentication.spf.macro import (
-    InvalidMacro,
-    expandName,
-    expandText,
-    macroLetters,
-    parseMacroString,
-    printable,
-)
 from moxtls.authentication.spf.record import (
     MAX_RECORD_LENGTH,
     AllMechanism,
@@ -28,13 +20,19 @@ from moxtls.authentication.spf.record import (
     DomainSpec,
     ExistsMechanism,
     IncludeMechanism,
+    InvalidMacro,
     InvalidSPFRecord,
     IPMechanism,
     MXMechanism,
     PTRMechanism,
     SPFRecord,
+    expandName,
+    expandText,
     isSPF,
+    macroLetters,
+    parseMacroString,
     parseSPFRecord,
+    printable,
 )
 from moxtls.dns.query import Answers, LookupGenerator, LookupQuestion
 from moxtls.dns.types import Answer, RRType

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.authentication.dkim.verify}.
+Tests for L{moxtls.authentication.dkim.verify}: key records.
 """
 
 from __future__ import annotations
