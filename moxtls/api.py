@@ -35,8 +35,7 @@ from zope.interface import implementer
 
 from moxtls.authentication.check import MessageAuthenticator, authenticate
 from moxtls.authentication.dkim.sign import Signer, loadKey
-from moxtls.authentication.headerfields import authenticationResults
-from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.authentication.outcome import AuthenticationOutcome, authenticationResults
 from moxtls.config import serverAddress
 from moxtls.dmarc.eligibility import DMARCReporting
 from moxtls.dmarc.evaluation import EvaluationRecorder

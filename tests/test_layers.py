@@ -21,7 +21,6 @@ PURE = {
     "authentication/dkim/sign.py",
     "authentication/dkim/signature.py",
     "authentication/dkim/verify.py",
-    "authentication/headerfields.py",
     "authentication/iprev.py",
     "authentication/outcome.py",
     "authentication/results.py",

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moxtls.authentication.check import authenticate
-from moxtls.authentication.headerfields import authenticationResults
-from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.authentication.outcome import AuthenticationOutcome, authenticationResults
 from moxtls.authentication.results import AuthResult
 from moxtls.cli.reports import STDIN
 from moxtls.cli.shell import CommandError, Shell, addCommand

@@ -14,8 +14,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.authentication.check import MessageAuthentication
-from moxtls.authentication.headerfields import authenticationResults, receivedSPF
-from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.authentication.outcome import (
+    AuthenticationOutcome,
+    authenticationResults,
+    receivedSPF,
+)
 from moxtls.dmarc.types import FinalDisposition
 from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.message.header import (

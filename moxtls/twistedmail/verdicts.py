@@ -18,8 +18,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.authentication.check import MessageAuthenticator
-from moxtls.authentication.headerfields import authenticationResults, receivedSPF
-from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.authentication.outcome import (
+    AuthenticationOutcome,
+    authenticationResults,
+    receivedSPF,
+)
 from moxtls.dmarc.types import FinalDisposition, VerdictEvent
 from moxtls.domain import Address, InvalidAddress
 from moxtls.message.header import Header

@@ -19,7 +19,7 @@ from twisted.mail.smtp import SMTPConnectError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from moxtls.authentication.headerfields import authenticationResults
+from moxtls.authentication.outcome import authenticationResults
 from moxtls.authentication.results import (
     Authentication,
     AuthResult,

@@ -35,7 +35,7 @@ from moxtls.reception.policy import (
     undelivered,
 )
 from moxtls.reception.recipients import Role, Target
-from tests.authentication.test_headerfields import FOUND, PASSED
+from tests.authentication.test_outcome import FOUND, PASSED
 
 A = Domain("a.example")
 READ = Authors(FromField.READ, (A,))

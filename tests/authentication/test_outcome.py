@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.authentication.headerfields}.
+Tests for L{moxtls.authentication.outcome}.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication.headerfields import (
+from moxtls.authentication.outcome import (
     LINE_LENGTH,
     authenticationResults,
     receivedSPF,
