@@ -43,7 +43,6 @@ PURE = {
     "dmarc/alignment.py",
     "dmarc/discovery.py",
     "dmarc/eligibility.py",
-    "dmarc/externaldestinations.py",
     "dmarc/failure.py",
     "dmarc/parse.py",
     "dmarc/record.py",

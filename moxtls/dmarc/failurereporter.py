@@ -22,8 +22,7 @@ from zope.interface import implementer
 
 from moxtls.authentication.dkim.sign import sign
 from moxtls.dates import DAY, HOUR, MINUTE, MonotonicTime
-from moxtls.dmarc.eligibility import unreachableReason
-from moxtls.dmarc.externaldestinations import verifyDestinations
+from moxtls.dmarc.eligibility import unreachableReason, verifyDestinations
 from moxtls.dmarc.failure import (
     FailureDetails,
     FailureReporting,

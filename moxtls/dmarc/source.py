@@ -21,11 +21,12 @@ from moxtls.dmarc.aggregate import (
 from moxtls.dmarc.discovery import discover, printable
 from moxtls.dmarc.eligibility import (
     DMARCReporting,
+    VerifiedDestinations,
     exclusionReason,
     refusalReason,
     unreachableReason,
+    verifyDestinations,
 )
-from moxtls.dmarc.externaldestinations import VerifiedDestinations, verifyDestinations
 from moxtls.dmarc.types import PeriodSummary
 from moxtls.domain import Domain
 from moxtls.interfaces import (

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.authentication.results import Authentication
 from moxtls.dmarc.alignment import Aligned, align
 from moxtls.dmarc.discovery import discover, organizationalDomain
-from moxtls.dmarc.externaldestinations import confirmationName, verifyDestinations
+from moxtls.dmarc.eligibility import confirmationName, verifyDestinations
 from moxtls.dmarc.record import dmarcRecordName
 from moxtls.dmarc.types import Discovery, DMARCPolicy, DMARCRecord, ReportURI, Verdict
 from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dns.rcode
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.dmarc.externaldestinations import confirmationName
+from moxtls.dmarc.eligibility import confirmationName
 from moxtls.domain import Domain
 from moxtls.lab.keys import DKIMKey, publishedKeys
 from moxtls.lab.plan import mailHosts
