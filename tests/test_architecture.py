@@ -12,7 +12,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import moxtls
-from moxtls.mtasts import fetch, rules
+from moxtls.mtasts import fetch, policy
 from moxtls.mtasts.policy import STSRecordError
 from moxtls.tls import resulttype
 from tests.test_layers import PURE
@@ -70,8 +70,8 @@ class ArchitectureTests(SynchronousTestCase):
         Every failure-reason-code is explained in docs/readings.rst.
         """
         failures = (fetch.NOT_SERVED, fetch.NOT_FETCHED, fetch.INVALID)
-        codes = {each.reasonCode for each in (*failures, rules.BACKOFF_FAILURE)}
-        codes |= set(STSRecordError) | {rules.FALLBACK_SUFFIX}
+        codes = {each.reasonCode for each in (*failures, policy.BACKOFF_FAILURE)}
+        codes |= set(STSRecordError) | {policy.FALLBACK_SUFFIX}
         source = Path(resulttype.__file__).read_text()
         codes |= set(re.findall(r'"([a-z0-9]+(?:[-+][a-z0-9]+)+)"', source))
         self.assertGreater(len(codes), 15)

@@ -68,7 +68,6 @@ PURE = {
     "message/mime.py",
     "message/trace.py",
     "mtasts/policy.py",
-    "mtasts/rules.py",
     "queue/dsn.py",
     "queue/schedule.py",
     "queue/sendmail.py",

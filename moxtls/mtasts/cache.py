@@ -23,15 +23,18 @@ from moxtls.interfaces import (
     IResolver,
     StoreUnavailable,
 )
-from moxtls.mtasts.policy import CachedPolicy, STSLookup, STSPolicy, stsRecordName
-from moxtls.mtasts.rules import (
+from moxtls.mtasts.policy import (
     BACKOFF,
     BACKOFF_FAILURE,
+    CachedPolicy,
+    STSLookup,
+    STSPolicy,
     cacheEntry,
     isValid,
     lookupAfterFetch,
     lookupWithoutFetch,
     recordFromAnswer,
+    stsRecordName,
 )
 from moxtls.outages import logUnlessOutage
 from moxtls.tasks import SharedTask

@@ -20,9 +20,11 @@ from moxtls.dates import DAY, MonotonicTime
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher, IPolicyStore, IResolver
-from moxtls.mtasts.policy import CachedPolicy, Mode, STSPolicy, stsRecordName
-from moxtls.mtasts.rules import (
+from moxtls.mtasts.policy import (
+    CachedPolicy,
+    Mode,
     NoRecord,
+    STSPolicy,
     cacheEntry,
     isObsolete,
     isStale,
@@ -30,6 +32,7 @@ from moxtls.mtasts.rules import (
     recordFromAnswer,
     refreshTimes,
     shuffled,
+    stsRecordName,
 )
 from moxtls.outages import logUnlessOutage
 from moxtls.tlsrpt.types import FailureDetail

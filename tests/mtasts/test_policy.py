@@ -6,27 +6,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from time import process_time
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.dns.types import TXT, Answer, ExtendedError, LookupStatus, RRType
 from moxtls.domain import Domain
 from moxtls.mtasts.policy import (
     MAX_AGE,
+    MAX_UNUSED,
+    REFRESH_SPREAD,
     Mode,
+    NoRecord,
     STSPolicy,
     STSPolicyError,
     STSRecord,
     STSRecordError,
+    cacheEntry,
+    isObsolete,
+    isStale,
+    isUnused,
     matchesPolicy,
     parsePolicy,
     parseSTSRecords,
+    recordFromAnswer,
+    refreshTimes,
     stsPolicyHost,
     stsRecordName,
 )
+from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.corpus import corpus
+from tests.mtasts.fakes import DAY, DOMAIN, entry, policy
 
 BOUNDED = settings(max_examples=100, deadline=None)
 
@@ -51,6 +64,8 @@ POLICY_DECISIONS = {
     "multi-mtasts-policy-008": False,
 }
 
+NOW = 1_800_000_000.0
+
 
 def cases(name: str) -> Iterator[dict[str, object]]:
     """
@@ -59,7 +74,7 @@ def cases(name: str) -> Iterator[dict[str, object]]:
     yield from json.loads(corpus("records", name).read_text())["cases"]
 
 
-def policy(*mx: str, mode: str = "enforce", age: str = "86400") -> bytes:
+def servedPolicy(*mx: str, mode: str = "enforce", age: str = "86400") -> bytes:
     """
     A policy as it is served.
     """
@@ -190,7 +205,7 @@ class PolicyTests(SynchronousTestCase):
         RFC 8461 3.2: all fields of a policy are parsed, and its lines are kept for
         reports.
         """
-        body = policy("Mail.example.com", "*.example.net", "mail.example.com")
+        body = servedPolicy("Mail.example.com", "*.example.net", "mail.example.com")
         found = parsePolicy(body)
         self.assertEqual(
             found,
@@ -207,7 +222,7 @@ class PolicyTests(SynchronousTestCase):
         RFC 8461 3.2: LF and CRLF both end lines, the last needs neither, and
         blank lines at the end are overlooked.
         """
-        body = policy("mail.example.com")
+        body = servedPolicy("mail.example.com")
         expected = parsePolicy(body)
         self.assertIsInstance(expected, STSPolicy)
         lf = body.replace(b"\r\n", b"\n")
@@ -220,7 +235,7 @@ class PolicyTests(SynchronousTestCase):
         """
         begin = process_time()
         self.assertIsInstance(
-            parsePolicy(policy("a.example") + b"\n" * 65536), STSPolicy
+            parsePolicy(servedPolicy("a.example") + b"\n" * 65536), STSPolicy
         )
         self.assertLess(process_time() - begin, 1)
 
@@ -228,14 +243,14 @@ class PolicyTests(SynchronousTestCase):
         """
         RFC 8461 3.2: there are none between fields.
         """
-        body = policy("mail.example.com").replace(b"mode", b"\r\nmode")
+        body = servedPolicy("mail.example.com").replace(b"mode", b"\r\nmode")
         self.assertEqual(self.error(body), "line 2: not a key and a value")
 
     def test_cap(self) -> None:
         """
         RFC 8461 3.2: C{max_age} is at most a year.
         """
-        found = parsePolicy(policy("mail.example.com", age="9999999999"))
+        found = parsePolicy(servedPolicy("mail.example.com", age="9999999999"))
         assert isinstance(found, STSPolicy)
         self.assertEqual(found.maxAge, MAX_AGE)
 
@@ -244,7 +259,9 @@ class PolicyTests(SynchronousTestCase):
         RFC 8461 3.2: of fields that aren't repeated the first counts, also if
         a later one makes no sense.
         """
-        found = parsePolicy(policy("a.example") + b"mode: nonsense\r\nmax_age: x\r\n")
+        found = parsePolicy(
+            servedPolicy("a.example") + b"mode: nonsense\r\nmax_age: x\r\n"
+        )
         assert isinstance(found, STSPolicy)
         self.assertEqual((found.mode, found.maxAge), (Mode.ENFORCE, 86400))
 
@@ -253,7 +270,7 @@ class PolicyTests(SynchronousTestCase):
         RFC 8461 3.2: C{mx} is a host in A-labels or C{*.} and one.
         """
         for good in ("xn--mx-xka.example", "mx_1.example"):
-            found = parsePolicy(policy(good, f"*.{good}"))
+            found = parsePolicy(servedPolicy(good, f"*.{good}"))
             assert isinstance(found, STSPolicy)
             self.assertEqual(found.mx, (good, f"*.{good}"))
         for bad in (
@@ -270,14 +287,14 @@ class PolicyTests(SynchronousTestCase):
             "192.0.2.1/24",
             "x" * 64 + ".example",
         ):
-            self.assertIn("line 4", self.error(policy(bad)), bad)
+            self.assertIn("line 4", self.error(servedPolicy(bad)), bad)
 
     def test_noMX(self) -> None:
         """
         RFC 8461 3.2: C{mx} may only be missing if the mode is C{none}.
         """
-        self.assertEqual(self.error(policy()), "no mx")
-        found = parsePolicy(policy(mode="none"))
+        self.assertEqual(self.error(servedPolicy()), "no mx")
+        found = parsePolicy(servedPolicy(mode="none"))
         assert isinstance(found, STSPolicy)
         self.assertEqual((found.mode, found.mx), (Mode.NONE, ()))
 
@@ -286,7 +303,7 @@ class PolicyTests(SynchronousTestCase):
         RFC 8461 3.2: version, mode and max_age are required and spelled one
         way.
         """
-        good = policy("mail.example.com")
+        good = servedPolicy("mail.example.com")
         for old, new in (
             (b"STSv1", b"STSv2"),
             (b"STSv1", b"stsv1"),
@@ -313,7 +330,7 @@ class PolicyTests(SynchronousTestCase):
         RFC 8461 3.2: unknown fields are ignored; their values may be UTF-8.
         """
         more = "x-note: gr\xfc\xdfe und so\t \r\n".encode()
-        self.assertIsInstance(parsePolicy(policy("mx.example") + more), STSPolicy)
+        self.assertIsInstance(parsePolicy(servedPolicy("mx.example") + more), STSPolicy)
 
     def test_corpus(self) -> None:
         """
@@ -362,7 +379,7 @@ class PolicyTests(SynchronousTestCase):
         Any policy yields a value, never an exception; an accepted one is within
         bounds.
         """
-        good = policy("mail.example.com")
+        good = servedPolicy("mail.example.com")
         for body in (noise, good[:at], good[:at] + noise + good[at:]):
             found = parsePolicy(body)
             if isinstance(found, STSPolicy):
@@ -375,7 +392,7 @@ class PolicyTests(SynchronousTestCase):
         The time to read a policy grows with its length, not faster.
         """
         for filler in (b" ", b"\t", b"a ", b"-", b"a:"):
-            body = policy("mx.example") + b"x: y" + filler * 30000 + b"\x01"
+            body = servedPolicy("mx.example") + b"x: y" + filler * 30000 + b"\x01"
             self.assertIsInstance(parsePolicy(body), STSPolicyError)
         text = b"v=STSv1; id=1" + b" " * 60000 + b"x"
         self.assertIs(parseSTSRecords([text]), STSRecordError.SYNTAX)
@@ -390,7 +407,7 @@ class MatchTests(SynchronousTestCase):
         """
         RFC 8461 4.1: a wildcard stands for the whole of one label.
         """
-        found = parsePolicy(policy("mail.example.com", "*.example.net"))
+        found = parsePolicy(servedPolicy("mail.example.com", "*.example.net"))
         assert isinstance(found, STSPolicy)
         for host, expected in (
             ("mail.example.com", True),
@@ -408,7 +425,7 @@ class MatchTests(SynchronousTestCase):
         """
         Without patterns nothing matches.
         """
-        found = parsePolicy(policy(mode="none"))
+        found = parsePolicy(servedPolicy(mode="none"))
         assert isinstance(found, STSPolicy)
         self.assertFalse(matchesPolicy(found, Domain("example.com")))
 
@@ -425,3 +442,166 @@ class NameTests(SynchronousTestCase):
         domain = Domain.parse("m\xf8x.example")
         self.assertEqual(stsRecordName(domain), "_mta-sts.xn--mx-lka.example")
         self.assertEqual(stsPolicyHost(domain), "mta-sts.xn--mx-lka.example")
+
+
+def answer(
+    found: LookupStatus, *texts: bytes, error: ExtendedError | None = None
+) -> Answer:
+    """
+    An answer with these TXT records, or of this status.
+    """
+    records = tuple(TXT(text) for text in texts)
+    errors = (error,) if error else ()
+    return Answer("_mta-sts.example.com", RRType.TXT, found, records, errors=errors)
+
+
+class RecordAnswerTests(SynchronousTestCase):
+    """
+    Tests for L{recordFromAnswer}.
+    """
+
+    def test_found(self) -> None:
+        """
+        RFC 8461 3.1: one record, among others.
+        """
+        found = recordFromAnswer(
+            answer(LookupStatus.RECORDS, b"v=STSv1;id=a", b"other")
+        )
+        self.assertEqual(found, STSRecord("a"))
+
+    def test_problems(self) -> None:
+        """
+        No record, several, a malformed one and a failed lookup have a reason each;
+        only the first is the domain's intention, only the last is temporary.
+        """
+        one = b"v=STSv1;id=a"
+        for given_, code, gone, temporary in (
+            (answer(LookupStatus.NO_NAME), "no-mta-sts-dns-txt-record", True, False),
+            (answer(LookupStatus.NO_RECORDS), "no-mta-sts-dns-txt-record", True, False),
+            (
+                answer(LookupStatus.RECORDS, b"x"),
+                "no-mta-sts-dns-txt-record",
+                True,
+                False,
+            ),
+            (
+                answer(LookupStatus.RECORDS, one, one),
+                "multiple-mta-sts-records",
+                False,
+                False,
+            ),
+            (
+                answer(LookupStatus.RECORDS, b"v=STSv1;"),
+                "record-syntax-error",
+                False,
+                False,
+            ),
+            (answer(LookupStatus.FAILED), "dns-lookup", False, True),
+            (
+                answer(LookupStatus.FAILED, error=ExtendedError(22)),
+                "dns-lookup",
+                False,
+                True,
+            ),
+            (
+                answer(LookupStatus.FAILED, error=ExtendedError(6)),
+                "dns-extended-error-6-dnssec-bogus",
+                False,
+                True,
+            ),
+        ):
+            found = recordFromAnswer(given_)
+            assert isinstance(found, NoRecord)
+            self.assertEqual((found.gone, found.temporary), (gone, temporary), code)
+            expected = FailureDetail(ResultType.STS_POLICY_FETCH_ERROR, code)
+            self.assertEqual(found.failure, expected)
+
+
+class CacheEntryTests(SynchronousTestCase):
+    """
+    Tests for L{cacheEntry} and the age of entries.
+    """
+
+    def test_policy(self) -> None:
+        """
+        RFC 8461 3.2: C{max_age} counts from the fetch; when it was first seen
+        and last used stays.
+        """
+        earlier = entry(NOW, policy(), age=3, unused=2)
+        found = cacheEntry(DOMAIN, policy(days=1), "2", earlier, NOW)
+        self.assertEqual((found.fetched, found.validEnd), (NOW, NOW + DAY))
+        self.assertEqual(found.recordID, "2")
+        self.assertEqual(found.inserted, earlier.inserted)
+        self.assertEqual(found.lastUse, earlier.lastUse)
+
+    def test_backOff(self) -> None:
+        """
+        RFC 8461 3.3: five minutes; it is no fetch.
+        """
+        found = cacheEntry(DOMAIN, None, "1", None, NOW)
+        self.assertEqual((found.validEnd, found.fetched), (NOW + 300, 0.0))
+        self.assertEqual((found.inserted, found.lastUse), (NOW, NOW))
+
+    def test_stale(self) -> None:
+        """
+        Entries fetched long ago, or never, are refreshed.
+        """
+        self.assertFalse(isStale(entry(NOW, policy(), age=0.4), NOW))
+        self.assertTrue(isStale(entry(NOW, policy(), age=0.6), NOW))
+        self.assertTrue(isStale(entry(NOW, None), NOW))
+
+    def test_unused(self) -> None:
+        """
+        Half a year without mail is enough to forget.
+        """
+        known = entry(NOW, policy())
+        self.assertFalse(isUnused(replace(known, lastUse=NOW - MAX_UNUSED), NOW))
+        self.assertTrue(isUnused(replace(known, lastUse=NOW - MAX_UNUSED - 1), NOW))
+
+    def test_obsolete(self) -> None:
+        """
+        RFC 8461 8.3: without a record, entries with mode C{none}, expired ones and
+        those without a policy are obsolete; a valid policy never is.
+        """
+        gone = NoRecord("no-mta-sts-dns-txt-record")
+        for known, expected in (
+            (entry(NOW, policy(Mode.NONE)), True),
+            (entry(NOW, None), True),
+            (entry(NOW, policy(days=1), age=2), True),
+            (entry(NOW, policy()), False),
+            (entry(NOW, policy(Mode.TESTING)), False),
+        ):
+            self.assertEqual(isObsolete(known, gone, NOW), expected, known)
+            for other in (NoRecord("dns-lookup", True), STSRecord("1")):
+                self.assertFalse(isObsolete(known, other, NOW))
+
+
+class TimeTests(SynchronousTestCase):
+    """
+    Tests for L{refreshTimes}.
+    """
+
+    def test_few(self) -> None:
+        """
+        The first at once, the last after three hours, the others in between.
+        """
+        self.assertEqual(refreshTimes(0, lambda: 0.5), ())
+        self.assertEqual(refreshTimes(1, lambda: 0.5), (0.0,))
+        self.assertEqual(
+            refreshTimes(3, lambda: 0.5), (0.0, REFRESH_SPREAD / 2, REFRESH_SPREAD)
+        )
+        early = refreshTimes(3, lambda: 0.0)
+        self.assertEqual(early, (0.0, REFRESH_SPREAD / 4, REFRESH_SPREAD * 3 / 4))
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.integers(1, 50), st.randoms(use_true_random=False))
+    def test_any(self, count: int, chance: object) -> None:
+        """
+        There is a time for each, in order, from now to half a step beyond.
+        """
+        jitter = getattr(chance, "random")  # noqa: B009
+        times = refreshTimes(count, jitter)
+        self.assertEqual(len(times), count)
+        self.assertEqual(list(times), sorted(times))
+        self.assertEqual(times[0], 0.0)
+        self.assertLessEqual(times[-1], REFRESH_SPREAD * 1.5)
