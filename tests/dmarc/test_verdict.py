@@ -40,7 +40,7 @@ def looked(
 
 class EvaluateTestCase(SynchronousTestCase):
     """
-    Judges messages of C{example.com}.
+    Evaluates messages of C{example.com}.
     """
 
     def evaluated(
