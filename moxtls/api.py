@@ -58,8 +58,7 @@ from moxtls.interfaces import (
 )
 from moxtls.ledger.ledger import Ledger, MemoryLedger
 from moxtls.message.trace import ClientInfo
-from moxtls.mtasts.cache import PolicyCache
-from moxtls.mtasts.fetch import PolicyFetcher
+from moxtls.mtasts.cache import PolicyCache, PolicyFetcher
 from moxtls.reception.observers import VerdictDispatcher
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.rua import parseDestination

@@ -12,7 +12,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import moxtls
-from moxtls.mtasts import fetch, policy
+from moxtls.mtasts import cache, policy
 from moxtls.mtasts.policy import STSRecordError
 from moxtls.tls import resulttype
 from tests.test_layers import PURE
@@ -69,7 +69,7 @@ class ArchitectureTests(SynchronousTestCase):
         """
         Every failure-reason-code is explained in docs/readings.rst.
         """
-        failures = (fetch.NOT_SERVED, fetch.NOT_FETCHED, fetch.INVALID)
+        failures = (cache.NOT_SERVED, cache.NOT_FETCHED, cache.INVALID)
         codes = {each.reasonCode for each in (*failures, policy.BACKOFF_FAILURE)}
         codes |= set(STSRecordError) | {policy.FALLBACK_SUFFIX}
         source = Path(resulttype.__file__).read_text()

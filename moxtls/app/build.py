@@ -47,9 +47,7 @@ from moxtls.https import HTTPSClient
 from moxtls.interfaces import IQueue, IReportSource, ISessionObserver
 from moxtls.ledger.database import LedgerUnavailable
 from moxtls.ledger.ledger import Ledger
-from moxtls.mtasts.cache import PolicyCache
-from moxtls.mtasts.fetch import PolicyFetcher
-from moxtls.mtasts.refresh import PolicyRefresher
+from moxtls.mtasts.cache import PolicyCache, PolicyFetcher, PolicyRefresher
 from moxtls.queue.spool import SpoolUnusable
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.compose import ReportComposer, ReportIdentity

@@ -17,8 +17,8 @@ from moxtls.cli.shell import (
     domainArgument,
     moment,
 )
+from moxtls.mtasts.cache import RefreshResult
 from moxtls.mtasts.policy import CachedPolicy
-from moxtls.mtasts.refresh import RefreshResult
 
 COLUMNS = (
     "Domain",
