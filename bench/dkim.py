@@ -22,7 +22,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
-from moxtls.authentication.check import Offload
+from moxtls.authentication.check import Offload, SignatureVerifier
 from moxtls.authentication.dkim.sign import Signer, loadKey, sign
 from moxtls.authentication.dkim.verify import (
     DKIMCheck,
@@ -32,7 +32,6 @@ from moxtls.authentication.dkim.verify import (
     signatureClaims,
     verify,
 )
-from moxtls.authentication.offload import SignatureVerifier
 from moxtls.authentication.results import AuthResult
 from moxtls.dns.query import LookupQuestion, runWithAnswers
 from moxtls.dns.types import TXT, Answer, LookupStatus

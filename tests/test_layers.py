@@ -16,12 +16,10 @@ ROOT = Path(moxtls.__file__).parent
 
 #: The pure modules: functions of values, without I/O, clock or chance.
 PURE = {
-    "authentication/cache.py",
     "authentication/dkim/canonical.py",
     "authentication/dkim/sign.py",
     "authentication/dkim/signature.py",
     "authentication/dkim/verify.py",
-    "authentication/iprev.py",
     "authentication/outcome.py",
     "authentication/results.py",
     "authentication/spf/evaluate.py",

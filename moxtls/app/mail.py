@@ -11,7 +11,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from moxtls.app.build import FAMILIES, Components, jitter, newID
-from moxtls.authentication.offload import TIMEOUT, SignatureVerifier
+from moxtls.authentication.check import WORKER_TIMEOUT, SignatureVerifier
 from moxtls.config import Config, RelayTLS, lmtpAddress
 from moxtls.delivery.attempt import DirectCourier
 from moxtls.delivery.local import LocalCourier
@@ -263,7 +263,7 @@ class InboundServices:
         )
         self._localDomains = self._makeLocalDomains(mailboxStores)
         self._delivery = MailboxDelivery(mailboxStores.mailboxOf, queue)
-        worker = Worker(base.reactor, "signatures", TIMEOUT, base.durations)
+        worker = Worker(base.reactor, "signatures", WORKER_TIMEOUT, base.durations)
         self._verifier = SignatureVerifier(worker, base.inThread)
         self._checks = base.checks(self._verifier)
 

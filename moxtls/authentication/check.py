@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.authentication.test_check -*-
+# -*- test-case-name: tests.authentication -*-
 """
 Authenticates messages by iprev, SPF, DKIM and DMARC, with all DNS lookups in parallel
 and started while the message is still being received.
@@ -10,14 +10,15 @@ Without a server, as in C{moxtls auth}::
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from moxtls.authentication.cache import TTLCache
 from moxtls.authentication.deadline import OVERDUE, Deadline, Task
 from moxtls.authentication.dkim.signature import SignatureClaim
 from moxtls.authentication.dkim.verify import (
@@ -25,9 +26,9 @@ from moxtls.authentication.dkim.verify import (
     DKIMJob,
     DKIMResults,
     findSignatures,
+    verifyAll,
     withKey,
 )
-from moxtls.authentication.iprev import checkIPRev
 from moxtls.authentication.outcome import AuthenticationOutcome
 from moxtls.authentication.results import (
     Authentication,
@@ -40,21 +41,30 @@ from moxtls.authentication.spf.evaluate import (
     SPFRequest,
     checkHost,
     heloRequest,
+    lookUp,
     mailFromRequest,
 )
+from moxtls.authentication.spf.record import printable
 from moxtls.dmarc.alignment import Aligned, align, alignWithoutLookups
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.types import Discovery, DiscoveryMethod, DMARCPolicy
 from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
 from moxtls.dns.fairshare import FairResolver
-from moxtls.dns.types import RRType
-from moxtls.domain import Domain
+from moxtls.dns.query import LookupGenerator
+from moxtls.dns.types import Answer, RRType
+from moxtls.domain import MAX_DOMAIN_LENGTH, Domain
 from moxtls.interfaces import IResolver
+from moxtls.ipaddresses import parseIP
 from moxtls.message.addresses import authorDomains
 from moxtls.message.header import Header, splitHeader, splitMessage
 from moxtls.message.trace import ClientInfo
 from moxtls.smtp.rates import networkOf
 from moxtls.tasks import resolve
+from moxtls.workers.batches import Batches
+from moxtls.workers.process import NoWorker, Worker, fitsWorker, sizeOf
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 #: Seconds to wait at the end of a message for lookups still in progress, which are
 #: temporary errors then.  Longer than two lookups can take: the names of the client's
@@ -406,3 +416,142 @@ def _spfOf(resolver: IResolver, request: SPFRequest) -> Task[SPFResult]:
 
 def _overdueIPRev() -> IPRevResult:
     return IPRevResult(AuthResult.TEMPERROR, problem=OVERDUE)
+
+
+# --- iprev (RFC 8601 3) ---
+
+#: RFC 8601 3 asks for a limit, as the owner of an address can publish any number of
+#: names; hosts have one, or a few.
+MAX_PTR_NAMES = 5
+
+_MAX_PROBLEM_LENGTH = 300
+
+
+def checkIPRev(ip: str) -> LookupGenerator[IPRevResult]:
+    """
+    RFC 8601 2.7.3, 3.
+
+    @param ip: An IPv4 address mapped into IPv6 is taken as IPv4.
+    """
+    address = parseIP(ip)
+    if address is None:
+        return _iprevFailed(AuthResult.PERMERROR, "not an IP address")
+    found = yield from lookUp((address.reverse_pointer,), RRType.PTR)
+    for each in found:
+        if each.failed:
+            return _iprevLookupFailed(each)
+    names = [name for each in found for name in each.names][:MAX_PTR_NAMES]
+    if not names:
+        return _iprevFailed(AuthResult.PERMERROR, f"{address} has no name")
+    kind = RRType.A if address.version == 4 else RRType.AAAA
+    answers = yield from lookUp(names, kind)
+    for each in answers:
+        if address in map(parseIP, each.addresses):
+            return IPRevResult(AuthResult.PASS, each.name)
+    for each in answers:
+        if each.failed:
+            return _iprevLookupFailed(each)
+    shown = ", ".join(printable(name, MAX_DOMAIN_LENGTH) for name in names)
+    return _iprevFailed(AuthResult.FAIL, f"{address} is not an address of {shown}")
+
+
+def _iprevLookupFailed(answer: Answer) -> IPRevResult:
+    question = f"{answer.kind} at {answer.name}"
+    return _iprevFailed(
+        AuthResult.TEMPERROR, f"lookup of {question} failed: {answer.reason}"
+    )
+
+
+def _iprevFailed(status: AuthResult, problem: str) -> IPRevResult:
+    return IPRevResult(status, problem=printable(problem, _MAX_PROBLEM_LENGTH))
+
+
+class TTLCache(Generic[K, V]):
+    """
+    Keeps at most C{maxEntries} values, each for at most C{seconds}.
+    """
+
+    def __init__(self, maxEntries: int, seconds: float) -> None:
+        self._maxEntries = maxEntries
+        self._seconds = seconds
+        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K, now: float) -> V | None:
+        """
+        @return: C{None} if there is no entry, or it has expired.
+        """
+        entry = self._entries.get(key)
+        # An entry from the future was made before the clock was set back.
+        if entry is None or not 0 <= now - entry[0] <= self._seconds:
+            return None
+        return entry[1]
+
+    def put(self, key: K, value: V, now: float) -> tuple[V, ...]:
+        """
+        Add or replace an entry; beyond the limit, the oldest one is evicted.
+
+        @return: The values that were replaced or evicted.
+        """
+        removed = [self._entries.pop(key)] if key in self._entries else []
+        self._entries[key] = now, value
+        if len(self._entries) > self._maxEntries:
+            removed.append(self._entries.popitem(last=False)[1])
+        return tuple(each for _, each in removed)
+
+
+# --- verification in a worker process ---
+
+#: Octets in one batch, and batches in progress: results must not wait for a long queue.
+MAX_BATCH_SIZE = 64 * 1024
+MAX_BATCHES = 4
+#: Seconds within which any batch is finished, whatever is in it.
+WORKER_TIMEOUT = 60
+#: The least size that a message counts for.
+_MIN_SIZE = MAX_BATCH_SIZE // 16
+
+
+class SignatureVerifier:
+    """
+    Verifies small messages in the worker process, as the reactor and a thread would
+    compete for the interpreter lock, and large ones in threads; all of them in threads
+    if there is no worker.
+    """
+
+    def __init__(self, worker: Worker, threads: Offload) -> None:
+        self._worker = worker
+        self._threads = threads
+        self._batches = Batches[DKIMJob, DKIMResults](
+            lambda jobs: worker.call(verifyAll, jobs),
+            _countedSize,
+            MAX_BATCH_SIZE,
+            MAX_BATCHES,
+        )
+
+    def __call__(self, job: DKIMJob) -> Deferred[DKIMResults]:
+        """
+        See L{Offload}.
+        """
+        # Most of the time of a large message is hashing, which releases the interpreter
+        # lock.
+        if fitsWorker(job.body):
+            results = self._batches.put(job)
+            return results.addErrback(self._fallBack, job)
+        return self._threads(job)
+
+    def _fallBack(self, why: Failure, job: DKIMJob) -> Deferred[DKIMResults]:
+        # Not if the worker was lost: this very message may have crashed it.
+        why.trap(NoWorker)
+        return self._threads(job)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Fires once the process has ended.  No more jobs are to be passed.
+        """
+        return self._worker.stop()
+
+
+def _countedSize(job: DKIMJob) -> int:
+    return max(_MIN_SIZE, sizeOf(job.body))

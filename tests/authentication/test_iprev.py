@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.authentication.iprev}.
+Tests for L{moxtls.authentication.check}: iprev.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.authentication.iprev import MAX_PTR_NAMES, checkIPRev
+from moxtls.authentication.check import MAX_PTR_NAMES, checkIPRev
 from moxtls.authentication.results import AuthResult, IPRevResult
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.query import LookupQuestion, runWithAnswers

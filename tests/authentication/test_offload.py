@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.authentication.offload} and
+Tests for L{moxtls.authentication.check} and
 L{moxtls.authentication.dkim.verify}, with real processes.
 """
 
@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from moxtls.authentication.check import SignatureVerifier
 from moxtls.authentication.dkim.sign import Signer, loadKey, sign
 from moxtls.authentication.dkim.signature import SignatureClaim
 from moxtls.authentication.dkim.verify import (
@@ -27,7 +28,6 @@ from moxtls.authentication.dkim.verify import (
     verifyAll,
     withKey,
 )
-from moxtls.authentication.offload import SignatureVerifier
 from moxtls.authentication.results import AuthResult
 from moxtls.dns.types import TXT, Answer, LookupStatus, RRType
 from moxtls.domain import Domain
