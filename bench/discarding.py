@@ -24,11 +24,11 @@ from bench.children import printPorts, readPEM
 from bench.identity import HOST
 from bench.settings import IReactor
 from moxtls.message.trace import ClientInfo
-from moxtls.smtp.server.events import ServerSettings, TransactionState
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import RECIPIENT_OK, SENDER_OK, ListenerSettings
 from moxtls.smtp.server.interfaces import IMessage as IServerMessage
 from moxtls.smtp.server.interfaces import IMessageDelivery as IServerDelivery
+from moxtls.smtp.server.state import ServerSettings, TransactionState
 from moxtls.smtp.types import Reply
 from moxtls.tls.server import ReloadingContext
 

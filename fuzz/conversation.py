@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from moxtls.smtp.server.conversation import ServerConversation
-from moxtls.smtp.server.events import (
+from moxtls.smtp.server.state import (
     GO_AHEAD,
     AuthStep,
     BodyChunk,

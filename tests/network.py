@@ -23,9 +23,9 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from moxtls.message.trace import ClientInfo
-from moxtls.smtp.server.events import ServerSettings, TransactionState
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
+from moxtls.smtp.server.state import ServerSettings, TransactionState
 from moxtls.smtp.types import Reply
 from tests.starttls import End, Link
 

@@ -24,9 +24,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 import moxtls
 from moxtls.app.service import Server
 from moxtls.dns.types import RRType
-from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
+from moxtls.smtp.server.state import ServerSettings
 from tests import MAX_WAIT
 from tests.certificates import good
 from tests.configs import writeConfig

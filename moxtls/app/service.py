@@ -36,9 +36,9 @@ from moxtls.smtp.authenticator import MAX_CHECKS, Authenticator
 from moxtls.smtp.loginhistory import LoginHistory
 from moxtls.smtp.logins import LoginLimits
 from moxtls.smtp.sasl import MECHANISMS, CredentialsChecker
-from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import IMessageDelivery, ListenerSettings
+from moxtls.smtp.server.state import ServerSettings
 
 Stop = Callable[[], Deferred[None]]
 

@@ -44,9 +44,9 @@ from moxtls.lab.plan import MailHost, policyText
 from moxtls.lab.scenario import UPLOAD_HOST, UPLOAD_PATH, LabDestination, PolicyHost
 from moxtls.lab.zones import PAYLOAD
 from moxtls.message.trace import ClientInfo
-from moxtls.smtp.server.events import ServerSettings, TransactionState
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
+from moxtls.smtp.server.state import ServerSettings, TransactionState
 from moxtls.smtp.types import Reply
 
 #: Messages are kept in memory.

@@ -14,7 +14,7 @@ from email.utils import format_datetime, formataddr, getaddresses
 from moxtls.domain import Address, InvalidAddress
 from moxtls.queue.types import Envelope, isResponse
 from moxtls.smtp.server.data import HeaderLimits
-from moxtls.smtp.server.events import ServerSettings
+from moxtls.smtp.server.state import ServerSettings
 
 #: Options with and without a value that are ignored.
 _WITH_VALUE = "BNRVpLXCDdhO"

@@ -26,13 +26,13 @@ from moxtls.reception.message import IncomingMessage
 from moxtls.reception.observers import VerdictDispatcher
 from moxtls.reception.policy import Recipient
 from moxtls.reception.recipients import Directory, NotLocal, parseForwardPath
-from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import (
     RECIPIENT_OK,
     SENDER_OK,
     IMessage,
     IMessageDelivery,
 )
+from moxtls.smtp.server.state import TransactionState
 from moxtls.smtp.types import Reply
 
 NO_RELAY = Reply(550, "5.7.1", "Relaying denied: the domain isn't local")

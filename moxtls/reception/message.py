@@ -49,8 +49,8 @@ from moxtls.reception.policy import (
 )
 from moxtls.reporting.suppression import bounceMailbox
 from moxtls.smtp.server.data import HEADER_TOO_LONG
-from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import IMessage
+from moxtls.smtp.server.state import TransactionState
 from moxtls.smtp.types import Reply
 
 if TYPE_CHECKING:

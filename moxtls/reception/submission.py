@@ -29,7 +29,6 @@ from moxtls.message.trace import (
 from moxtls.queue.types import Envelope, isResponse
 from moxtls.reception.recipients import parseForwardPath
 from moxtls.smtp.server.data import InvalidMessage
-from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import (
     RECIPIENT_OK,
     SENDER_OK,
@@ -37,6 +36,7 @@ from moxtls.smtp.server.interfaces import (
     IMessage,
     IMessageDelivery,
 )
+from moxtls.smtp.server.state import TransactionState
 from moxtls.smtp.types import Reply
 
 OnQueued = Callable[[str, Envelope], Coroutine[Deferred[Any], Any, None]]

@@ -23,8 +23,8 @@ from moxtls.app.ports import (
     PortUnavailable,
     raiseFileLimit,
 )
-from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import ListenerSettings, SMTPServerFactory
+from moxtls.smtp.server.state import ServerSettings
 from moxtls.tls.server import ReloadingContext
 from tests.network import AcceptingDelivery
 from tests.smtp.pem import writeCertificate

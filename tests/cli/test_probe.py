@@ -9,9 +9,9 @@ from OpenSSL import SSL
 from twisted.internet.protocol import Factory, Protocol
 
 from moxtls.dns.types import RRType
-from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
+from moxtls.smtp.server.state import ServerSettings
 from tests.certificates import good, root, selfSigned
 from tests.cli.network import NetworkCommandCase, reactor
 from tests.network import AcceptingDelivery, Serving

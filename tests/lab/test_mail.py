@@ -49,9 +49,9 @@ from moxtls.lab.mail import (
 )
 from moxtls.lab.messages import MESSAGES, LabMessage
 from moxtls.message.trace import ClientInfo
-from moxtls.smtp.server.events import ServerSettings, TransactionState
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
+from moxtls.smtp.server.state import ServerSettings, TransactionState
 from moxtls.smtp.types import Reply
 from tests.dmarc.zone import signature
 from tests.lab.fixtures import LabTestCase

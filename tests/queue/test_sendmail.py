@@ -19,7 +19,7 @@ from moxtls.queue.sendmail import (
     parseArguments,
 )
 from moxtls.queue.types import Envelope
-from moxtls.smtp.server.events import MAX_HEADER_FIELDS
+from moxtls.smtp.server.state import MAX_HEADER_FIELDS
 
 ORIGIN = SubmitterInfo("root", "here.example", 1_800_000_000, "id1@here.example")
 

@@ -33,7 +33,7 @@ from moxtls.reception.observers import VerdictDispatcher
 from moxtls.reception.recipients import Directory
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.reporting.handover import ReportDeliveryTracker
-from moxtls.smtp.server.events import TransactionState
+from moxtls.smtp.server.state import TransactionState
 from moxtls.smtp.server.syntax import MailParameters
 from moxtls.smtp.types import Reply
 from tests.reception.signed import HOST, resolver

@@ -19,8 +19,8 @@ from moxtls.message.header import MAX_HEADER
 from moxtls.message.spooled import MAX_IN_MEMORY
 from moxtls.message.trace import MAX_HOPS
 from moxtls.reporting.types import ReportState
-from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery
+from moxtls.smtp.server.state import TransactionState
 from tests.ledger.values import file, report
 from tests.reception.receiving import (
     HOSTNAME,

@@ -19,8 +19,8 @@ from moxtls.message.trace import MAX_HOPS, ClientInfo
 from moxtls.queue.types import Envelope, QueuedMessage
 from moxtls.reception.submission import Submission, envelopeOf
 from moxtls.smtp.server.data import InvalidMessage
-from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery
+from moxtls.smtp.server.state import TransactionState
 from moxtls.smtp.server.syntax import MailParameters
 from moxtls.smtp.types import Reply
 

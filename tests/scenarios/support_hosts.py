@@ -43,9 +43,9 @@ from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportServic
 from moxtls.reporting.suppression import bounceMailbox
 from moxtls.reporting.types import OutgoingReport
 from moxtls.smtp.client.session import ClientSession, ClientSettings
-from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
+from moxtls.smtp.server.state import ServerSettings
 from moxtls.tlsrpt.parse import ReceivedTLSReport, readTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource

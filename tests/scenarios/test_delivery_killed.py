@@ -26,8 +26,8 @@ from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.spool import Spool
 from moxtls.queue.types import Envelope, RecipientState
 from moxtls.smtp.client.session import ClientSession, ClientSettings
-from moxtls.smtp.server.events import TransactionState
 from moxtls.smtp.server.interfaces import IMessage
+from moxtls.smtp.server.state import TransactionState
 from moxtls.smtp.types import Reply, TLSMode
 from tests.delivery.deliveries import TRUST
 from tests.network import SMTP, AcceptingDelivery, Network

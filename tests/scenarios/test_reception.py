@@ -31,9 +31,9 @@ from moxtls.domain import Domain
 from moxtls.message.trace import ClientInfo
 from moxtls.reception.acceptor import Reception
 from moxtls.reporting.types import NoReport, ReportDraft
-from moxtls.smtp.server.events import ServerSettings
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
+from moxtls.smtp.server.state import ServerSettings
 from tests.reception.receiving import HOSTNAME, ReceptionCase
 from tests.reception.signed import HOST, OTHER_CLIENT, RELAY, message, signer
 

@@ -5,7 +5,7 @@ A minimal owner of a server conversation.
 from __future__ import annotations
 
 from moxtls.smtp.server.conversation import ServerConversation
-from moxtls.smtp.server.events import (
+from moxtls.smtp.server.state import (
     GO_AHEAD,
     AuthStep,
     BodyChunk,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.server.conversation import MAX_AUTH_LINE
-from moxtls.smtp.server.events import BodyChunk, BodyFailed, ServerEvent
+from moxtls.smtp.server.state import BodyChunk, BodyFailed, ServerEvent
 from tests.corpus import corpus
 from tests.smtp.owner import ENVELOPE, SETTINGS, Owner, greeted
 

@@ -15,8 +15,9 @@ import base64
 from enum import Enum, auto
 
 from moxtls.smtp.server.data import MAX_DISCARD_LENGTH, Chunk, DataReceiver, parseChunk
-from moxtls.smtp.server.events import (
+from moxtls.smtp.server.state import (
     GO_AHEAD,
+    TOO_LARGE,
     AuthStep,
     BodyChunk,
     BodyEnd,
@@ -26,10 +27,10 @@ from moxtls.smtp.server.events import (
     RcptTo,
     ServerEvent,
     ServerSettings,
+    SessionLimits,
+    SessionState,
     StartTLS,
 )
-from moxtls.smtp.server.limits import SessionLimits
-from moxtls.smtp.server.state import TOO_LARGE, SessionState
 from moxtls.smtp.server.syntax import LineBuffer, encodeReply, splitCommand, withStatus
 from moxtls.smtp.types import Reply
 

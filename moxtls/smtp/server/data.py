@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from moxtls.smtp.dotstuffing import BodyDecoder, isFlawed
-from moxtls.smtp.server.events import MAX_LINE_LENGTH, ServerSettings
-from moxtls.smtp.server.state import TOO_LARGE
+from moxtls.smtp.server.state import MAX_LINE_LENGTH, TOO_LARGE, ServerSettings
 from moxtls.smtp.server.syntax import LineBuffer
 from moxtls.smtp.types import Reply
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from moxtls.message.trace import ClientInfo
-from moxtls.smtp.server.events import ServerSettings, TransactionState
+from moxtls.smtp.server.state import ServerSettings, TransactionState
 from moxtls.smtp.types import Reply
 
 #: The usual replies of an L{IMessageDelivery}.

@@ -38,7 +38,8 @@ from moxtls.smtp.sasl import (
     ServerExchange,
 )
 from moxtls.smtp.server.conversation import ServerConversation
-from moxtls.smtp.server.events import (
+from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
+from moxtls.smtp.server.state import (
     GO_AHEAD,
     AuthStep,
     BodyChunk,
@@ -50,7 +51,6 @@ from moxtls.smtp.server.events import (
     ServerEvent,
     StartTLS,
 )
-from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
 from moxtls.smtp.types import Reply
 
 #: Octets of input after an unanswered command at which reading pauses.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.server.conversation import MAX_BACKLOG_LENGTH, MAX_COMMAND_LINE
-from moxtls.smtp.server.events import (
+from moxtls.smtp.server.state import (
     MAX_LINE_LENGTH,
     AuthStep,
     BodyFailed,

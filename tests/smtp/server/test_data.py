@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.smtp.server.data import Chunk, ChunkReader, HeaderLimits, parseChunk
-from moxtls.smtp.server.events import BodyChunk, BodyEnd, BodyFailed, DataStart
+from moxtls.smtp.server.state import BodyChunk, BodyEnd, BodyFailed, DataStart
 from moxtls.smtp.types import Reply
 from tests.smtp.owner import ENVELOPE, SETTINGS, Owner, greeted
 

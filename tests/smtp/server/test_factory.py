@@ -41,7 +41,6 @@ from moxtls.smtp.logins import (
 )
 from moxtls.smtp.passwords import StoredPassword
 from moxtls.smtp.sasl import MECHANISMS, CredentialsChecker
-from moxtls.smtp.server.events import ServerSettings, TransactionState
 from moxtls.smtp.server.factory import (
     EVICTION_IDLE_TIME,
     LOG_INTERVAL,
@@ -52,6 +51,7 @@ from moxtls.smtp.server.factory import (
     SMTPServerFactory,
 )
 from moxtls.smtp.server.protocol import CLOSE_TIMEOUT, IServerFactory, ServerSession
+from moxtls.smtp.server.state import ServerSettings, TransactionState
 from moxtls.smtp.server.transport import ServerTransport
 from moxtls.smtp.types import Reply
 from moxtls.tls.server import ReloadingContext
