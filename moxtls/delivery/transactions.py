@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from moxtls.delivery.results import DeliveryError, RecipientResults, smtpError
 from moxtls.interfaces import IResultRecorder
 from moxtls.queue.types import BatchMessage
-from moxtls.smtp.client.extensions import splitByLimits
+from moxtls.smtp.client.replies import splitByLimits
 from moxtls.smtp.client.session import ClientSession, SessionFailed
 from moxtls.smtp.types import RecipientReply, Transaction
 

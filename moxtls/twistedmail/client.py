@@ -34,8 +34,12 @@ from zope.interface import directlyProvides, implementer, providedBy
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.interfaces import ISessionObserver
 from moxtls.ipaddresses import ipOrEmpty, parseIP
-from moxtls.smtp.client.extensions import parseExtensions
-from moxtls.smtp.client.replies import MalformedReply, ReplyReader, parseReply
+from moxtls.smtp.client.replies import (
+    MalformedReply,
+    ReplyReader,
+    parseExtensions,
+    parseReply,
+)
 from moxtls.tls.openssl import isCertificateRefusal, tlsErrorOf
 from moxtls.tls.resulttype import UNSPECIFIED, classify
 from moxtls.tls.session import SessionRecord, STARTTLSResult, TLSError

@@ -17,15 +17,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from moxtls.smtp.client.auth import MECHANISMS, AuthAttempt, Mechanism, chooseMechanism
-from moxtls.smtp.client.extensions import (
+from moxtls.smtp.client.replies import (
+    MECHANISMS,
+    AuthAttempt,
     Extensions,
+    MalformedReply,
+    Mechanism,
+    ReplyReader,
     badRecipient,
+    chooseMechanism,
     extensionRefusal,
     mailCommand,
     parseExtensions,
+    parseReply,
 )
-from moxtls.smtp.client.replies import MalformedReply, ReplyReader, parseReply
 from moxtls.smtp.types import Credentials, RecipientReply, Reply, TLSMode, Transaction
 from moxtls.tls.session import STARTTLSResult
 

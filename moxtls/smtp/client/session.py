@@ -46,7 +46,7 @@ from moxtls.smtp.client.conversation import (
     StartHandshake,
     Transferred,
 )
-from moxtls.smtp.client.extensions import Extensions, splitByLimits
+from moxtls.smtp.client.replies import Extensions, splitByLimits
 from moxtls.smtp.client.sender import BodySender
 from moxtls.smtp.types import (
     Credentials,

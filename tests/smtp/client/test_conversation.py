@@ -25,19 +25,17 @@ from moxtls.smtp.client.conversation import (
     StartHandshake,
     Transferred,
 )
-from moxtls.smtp.client.extensions import (
-    Extensions,
-    extensionRefusal,
-    mailCommand,
-    parseExtensions,
-    splitByLimits,
-)
 from moxtls.smtp.client.replies import (
     MAX_LINE,
     MAX_LINES,
+    Extensions,
     MalformedReply,
     ReplyReader,
+    extensionRefusal,
+    mailCommand,
+    parseExtensions,
     parseReply,
+    splitByLimits,
 )
 from moxtls.smtp.dotstuffing import DotStuffing
 from moxtls.smtp.types import Credentials, Reply, TLSMode, Transaction
@@ -229,7 +227,7 @@ ALL = Extensions(
 
 class ExtensionTests(SynchronousTestCase):
     """
-    Tests for L{moxtls.smtp.client.extensions}.
+    Tests for L{moxtls.smtp.client.replies}.
     """
 
     def test_parse(self) -> None:
