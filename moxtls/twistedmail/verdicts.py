@@ -28,7 +28,7 @@ from moxtls.domain import Address, InvalidAddress
 from moxtls.message.header import Header
 from moxtls.message.spooled import SpooledMessage
 from moxtls.message.trace import ClientInfo
-from moxtls.reception.message import StreamingMessage
+from moxtls.reception.acceptor import StreamingMessage
 from moxtls.reception.observers import VerdictDispatcher
 from moxtls.reception.policy import (
     Decision,

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reception.acceptor} and L{moxtls.reception.message}.
+Tests for L{moxtls.reception.acceptor}.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.twistedmail.verdicts} and L{moxtls.reception.message}: the same
+Tests for L{moxtls.twistedmail.verdicts} and L{moxtls.reception.acceptor}: the same
 verdicts for servers of C{twisted.mail} as for our own.
 """
 
