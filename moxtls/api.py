@@ -59,7 +59,7 @@ from moxtls.interfaces import (
 from moxtls.ledger.ledger import Ledger, MemoryLedger
 from moxtls.message.trace import ClientInfo
 from moxtls.mtasts.cache import PolicyCache, PolicyFetcher
-from moxtls.reception.observers import VerdictDispatcher
+from moxtls.reception.delivery import VerdictDispatcher
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.rua import parseDestination
 from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService

@@ -30,8 +30,11 @@ from moxtls.queue.service import QueueService
 from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.types import Batch, ReportKind
 from moxtls.reception.acceptor import LocalDomains, Reception
-from moxtls.reception.delivery import MailboxDelivery
-from moxtls.reception.observers import HistoryRecorder, VerdictDispatcher
+from moxtls.reception.delivery import (
+    HistoryRecorder,
+    MailboxDelivery,
+    VerdictDispatcher,
+)
 from moxtls.reception.recipients import Directory
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.reception.submission import Submission

@@ -128,7 +128,7 @@ async def _note(shell: Shell, envelope: Envelope) -> None:
     errors are only logged.
     """
     from moxtls.ledger.database import LedgerUnavailable
-    from moxtls.reception.observers import HistoryRecorder, VerdictDispatcher
+    from moxtls.reception.delivery import HistoryRecorder, VerdictDispatcher
     from moxtls.reception.recipients import Directory
 
     config = shell.configFiles.config

@@ -38,8 +38,7 @@ from moxtls.message.spooled import SpooledMessage
 from moxtls.message.trace import ClientInfo, receivedHeader
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.types import ReportKind
-from moxtls.reception.delivery import MailboxDelivery, StoredMessage
-from moxtls.reception.observers import VerdictDispatcher
+from moxtls.reception.delivery import MailboxDelivery, StoredMessage, VerdictDispatcher
 from moxtls.reception.policy import (
     ACCEPTED,
     TRY_LATER,

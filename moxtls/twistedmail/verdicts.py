@@ -29,7 +29,7 @@ from moxtls.message.header import Header
 from moxtls.message.spooled import SpooledMessage
 from moxtls.message.trace import ClientInfo
 from moxtls.reception.acceptor import StreamingMessage
-from moxtls.reception.observers import VerdictDispatcher
+from moxtls.reception.delivery import VerdictDispatcher
 from moxtls.reception.policy import (
     Decision,
     authenticatedOrganization,

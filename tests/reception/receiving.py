@@ -28,8 +28,7 @@ from moxtls.mailbox.names import MailboxFull, MailboxRefused
 from moxtls.message.trace import ClientInfo
 from moxtls.queue.memory import MemoryQueue
 from moxtls.reception.acceptor import LocalDomains, Reception
-from moxtls.reception.delivery import MailboxDelivery
-from moxtls.reception.observers import VerdictDispatcher
+from moxtls.reception.delivery import MailboxDelivery, VerdictDispatcher
 from moxtls.reception.recipients import Directory
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.reporting.handover import ReportDeliveryTracker

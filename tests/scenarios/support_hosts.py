@@ -33,8 +33,7 @@ from moxtls.queue.service import QueueService
 from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.types import Envelope
 from moxtls.reception.acceptor import LocalDomains, Reception
-from moxtls.reception.delivery import MailboxDelivery
-from moxtls.reception.observers import VerdictDispatcher
+from moxtls.reception.delivery import MailboxDelivery, VerdictDispatcher
 from moxtls.reception.recipients import Directory
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.reporting.compose import ReportComposer, ReportIdentity

@@ -31,7 +31,7 @@ from moxtls.ledger.ledger import MemoryLedger
 from moxtls.message.header import MAX_HEADER
 from moxtls.message.spooled import MAX_IN_MEMORY
 from moxtls.message.trace import ClientInfo
-from moxtls.reception.observers import VerdictDispatcher
+from moxtls.reception.delivery import VerdictDispatcher
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.twistedmail.messages import IFilteredMessage, IMessageFilter
 from moxtls.twistedmail.server import filterServer
