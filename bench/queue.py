@@ -36,7 +36,8 @@ from moxtls.queue.service import QueueService
 from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.spool import Spool
 from moxtls.queue.types import Envelope
-from moxtls.smtp.client.session import ClientSession, ClientSettings, addressEndpoint
+from moxtls.smtp.client.connection import ClientSettings, addressEndpoint
+from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.types import TLSMode
 from moxtls.tls.verify import trustStoreOf
 from moxtls.tlsrpt.types import SessionOutcome

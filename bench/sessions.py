@@ -42,7 +42,8 @@ from moxtls.mtasts.cache import PolicyCache
 from moxtls.mtasts.policy import CachedPolicy, STSPolicy, parsePolicy
 from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus
-from moxtls.smtp.client.session import ClientSession, ClientSettings, addressEndpoint
+from moxtls.smtp.client.connection import ClientSettings, addressEndpoint
+from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.types import TLSMode, Transaction
 from moxtls.tls.verify import TrustStore, trustStoreOf
 from moxtls.tlsrpt.recorder import OutcomeRecorder

@@ -83,7 +83,7 @@ class Network:
 
     def endpoint(self, ip: str, port: int) -> IStreamClientEndpoint:
         """
-        Like L{moxtls.smtp.client.session.addressEndpoint}.
+        Like L{moxtls.smtp.client.connection.addressEndpoint}.
         """
         return _Way(self, ip, port)
 

@@ -53,7 +53,7 @@ from moxtls.queue.types import ReportKind
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
 from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
-from moxtls.smtp.client.session import ClientSettings, addressEndpoint
+from moxtls.smtp.client.connection import ClientSettings, addressEndpoint
 from moxtls.tls.resulttype import certificateFailure
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource

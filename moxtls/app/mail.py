@@ -41,7 +41,7 @@ from moxtls.reception.submission import Submission
 from moxtls.reporting.handover import ReportDeliveryTracker
 from moxtls.reporting.httpsupload import HTTPSCourier
 from moxtls.reporting.suppression import bounceMailbox
-from moxtls.smtp.client.session import ClientSettings
+from moxtls.smtp.client.connection import ClientSettings
 from moxtls.smtp.server.interfaces import IMessageDelivery
 from moxtls.smtp.types import Credentials, TLSMode
 from moxtls.workers.process import Worker

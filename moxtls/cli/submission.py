@@ -15,13 +15,8 @@ from moxtls.app.privileges import userName
 from moxtls.cli.shell import CommandError, Shell
 from moxtls.config import Listener, ListenerTLS, Service
 from moxtls.queue.types import Envelope
-from moxtls.smtp.client.session import (
-    ClientSession,
-    ClientSettings,
-    SessionError,
-    addressEndpoint,
-    openSession,
-)
+from moxtls.smtp.client.connection import ClientSettings, SessionError, addressEndpoint
+from moxtls.smtp.client.session import ClientSession, openSession
 from moxtls.smtp.types import RecipientReply, TLSMode, Transaction
 from moxtls.tls.verify import trustStoreOf
 

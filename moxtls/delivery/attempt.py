@@ -63,13 +63,13 @@ from moxtls.interfaces import (
 from moxtls.mtasts.policy import STSLookup, STSPolicy
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.types import Batch, BatchMessage, Result
-from moxtls.smtp.client.session import (
-    ClientSession,
+from moxtls.smtp.client.connection import (
     ClientSettings,
     ConnectFailed,
     SessionFailed,
     TLSFailed,
 )
+from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.types import TLSMode
 from moxtls.tls.dane import TLSALookup
 from moxtls.tls.session import SessionRecord

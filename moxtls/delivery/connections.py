@@ -11,12 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from moxtls.smtp.client.session import (
-    ClientSession,
-    ClientSettings,
-    ConnectFailed,
-    openSession,
-)
+from moxtls.smtp.client.connection import ClientSettings, ConnectFailed
+from moxtls.smtp.client.session import ClientSession, openSession
 
 #: Addresses of one host that are tried in each address family.  RFC 5321 5.1: at
 #: least two; more only delay the next host.

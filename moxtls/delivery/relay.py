@@ -31,12 +31,8 @@ from moxtls.dns.types import RRType
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.interfaces import ICourier, IResolver, IResultRecorder
 from moxtls.queue.types import Batch, BatchMessage, Result
-from moxtls.smtp.client.session import (
-    ClientSession,
-    ConnectFailed,
-    SessionFailed,
-    TLSFailed,
-)
+from moxtls.smtp.client.connection import ConnectFailed, SessionFailed, TLSFailed
+from moxtls.smtp.client.session import ClientSession
 
 _INSECURE = "REQUIRETLS was asked for, and nothing vouches for the relay"
 

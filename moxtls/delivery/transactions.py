@@ -13,8 +13,9 @@ from twisted.internet.defer import Deferred, succeed
 from moxtls.delivery.results import DeliveryError, RecipientResults, smtpError
 from moxtls.interfaces import IResultRecorder
 from moxtls.queue.types import BatchMessage
+from moxtls.smtp.client.connection import SessionFailed
 from moxtls.smtp.client.replies import splitByLimits
-from moxtls.smtp.client.session import ClientSession, SessionFailed
+from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.types import RecipientReply, Transaction
 
 #: RFC 5321 3.8: the host is about to close the connection.

@@ -31,14 +31,14 @@ from moxtls.mailbox.names import (
     MailboxUnavailable,
     splitMailbox,
 )
-from moxtls.smtp.client.session import (
-    ClientSession,
+from moxtls.smtp.client.connection import (
     ClientSettings,
     ConnectFailed,
     SessionError,
     SessionFailed,
     addressEndpoint,
 )
+from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.types import Reply, Timeouts, TLSMode, Transaction
 from moxtls.tls.verify import noTrust
 

@@ -27,7 +27,8 @@ from moxtls.interfaces import IPolicyCache, IResultRecorder, ISessionObserver
 from moxtls.mtasts.policy import Mode, STSLookup, STSPolicy
 from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Result
-from moxtls.smtp.client.session import ClientSession, ClientSettings
+from moxtls.smtp.client.connection import ClientSettings
+from moxtls.smtp.client.session import ClientSession
 from moxtls.tlsrpt.types import PolicyTally, SessionOutcome
 from tests.certificates import Identity, good, root, trusting
 from tests.network import SMTP, Network

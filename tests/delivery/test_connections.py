@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.delivery.connections import Dialer, connectOrder
-from moxtls.smtp.client.session import ClientSession, ClientSettings, ConnectFailed
+from moxtls.smtp.client.connection import ClientSettings, ConnectFailed
+from moxtls.smtp.client.session import ClientSession
 from tests.delivery.deliveries import IP4, TRUST
 from tests.network import SMTP, Network
 from tests.smtp.scripted import Scripted

@@ -14,7 +14,8 @@ from moxtls.dns.types import ADDRESS_TYPES, RRType
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain
 from moxtls.interfaces import ICourier
 from moxtls.queue.types import BatchMessage, DeliveryStatus, Result
-from moxtls.smtp.client.session import ClientSession, ClientSettings
+from moxtls.smtp.client.connection import ClientSettings
+from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.types import Credentials, Reply, TLSMode
 from tests.certificates import good, selfSigned
 from tests.delivery.deliveries import IP4, IP6, MESSAGE, MX, TRUST, USER, DeliveryCase

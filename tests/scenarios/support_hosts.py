@@ -41,7 +41,8 @@ from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
 from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from moxtls.reporting.suppression import bounceMailbox
 from moxtls.reporting.types import OutgoingReport
-from moxtls.smtp.client.session import ClientSession, ClientSettings
+from moxtls.smtp.client.connection import ClientSettings
+from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
 from moxtls.smtp.server.state import ServerSettings

@@ -25,7 +25,8 @@ from moxtls.queue.service import QueueService
 from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.spool import Spool
 from moxtls.queue.types import Envelope, RecipientState
-from moxtls.smtp.client.session import ClientSession, ClientSettings
+from moxtls.smtp.client.connection import ClientSettings
+from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.server.interfaces import IMessage
 from moxtls.smtp.server.state import TransactionState
 from moxtls.smtp.types import Reply, TLSMode

@@ -25,7 +25,7 @@ from moxtls.queue.service import QueueService
 from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.types import Batch, Envelope
 from moxtls.reception.recipients import Target
-from moxtls.smtp.client.session import ClientSettings
+from moxtls.smtp.client.connection import ClientSettings
 from moxtls.smtp.types import TLSMode
 from tests.certificates import selfSigned
 from tests.delivery.deliveries import MX, SECOND, SECOND_IP, TRUST, USER, DeliveryCase

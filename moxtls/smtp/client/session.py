@@ -10,16 +10,12 @@ L{RecordingVerifier} only records.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from operator import attrgetter
+from dataclasses import replace
 from typing import BinaryIO
 
 from cryptography.x509 import Certificate
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectError, ConnectingCancelledError
-from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IConsumer,
     IHandshakeListener,
@@ -27,13 +23,22 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     ITLSTransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from moxtls.dns.types import TLSA
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.ipaddresses import canonicalIP
+from moxtls.smtp.client.connection import (
+    BodySender,
+    ClientSettings,
+    SessionError,
+    SessionFailed,
+    TLSFailed,
+    TransactionsExhausted,
+    connect,
+    timeoutFor,
+)
 from moxtls.smtp.client.conversation import (
     Awaiting,
     ClientConversation,
@@ -47,15 +52,7 @@ from moxtls.smtp.client.conversation import (
     Transferred,
 )
 from moxtls.smtp.client.replies import Extensions, splitByLimits
-from moxtls.smtp.client.sender import BodySender
-from moxtls.smtp.types import (
-    Credentials,
-    RecipientReply,
-    Reply,
-    Timeouts,
-    TLSMode,
-    Transaction,
-)
+from moxtls.smtp.types import RecipientReply, TLSMode, Transaction
 from moxtls.tasks import Timeout
 from moxtls.tls.dane import verifyDANE
 from moxtls.tls.openssl import tlsErrorOf
@@ -67,107 +64,9 @@ from moxtls.tls.session import (
     STARTTLSResult,
     TLSError,
 )
-from moxtls.tls.verify import RecordingVerifier, TrustStore
+from moxtls.tls.verify import RecordingVerifier
 
 _MISMATCHES = (DANEVerdict.NO_MATCH, DANEVerdict.NO_MATCH_WITH_ERRORS)
-
-
-@dataclass(frozen=True, slots=True)
-class ClientSettings:
-    """
-    Settings of a session, independent of each other.
-
-    @ivar ehlo: The client's own name.
-    @ivar trust: Trusted roots, shared by all sessions.
-    @ivar names: The reference identifiers of the server: A-labels, or one IP
-        address.  The first is sent in SNI.
-    @ivar webNames: The reference identifiers for the Web PKI, if they are fewer:
-        RFC 8461 4.1 only allows the name in the MX record, RFC 7672 3.2.2 more.
-    @ivar enforcePKIX: Fail if the Web PKI doesn't validate the certificate.  It is
-        validated in any case, for the record.
-    @ivar dane: TLSA records; if any of them is usable, fail unless one matches.
-    @ivar ignoreVerifyErrors: Record verification errors without failing.
-    @ivar credentials: For AUTH, which is only used over TLS.
-    @ivar isLMTP: Speak LMTP (RFC 2033); transactions must have one recipient.
-    """
-
-    ehlo: str
-    trust: TrustStore
-    mode: TLSMode = TLSMode.OPPORTUNISTIC
-    names: tuple[str, ...] = ()
-    enforcePKIX: bool = False
-    dane: tuple[TLSA, ...] | None = None
-    ignoreVerifyErrors: bool = False
-    credentials: Credentials | None = None
-    webNames: tuple[str, ...] = ()
-    isLMTP: bool = False
-    timeouts: Timeouts = field(default_factory=Timeouts)
-
-
-class SessionError(Exception):
-    """
-    A session can't be opened or continued.
-
-    @ivar record: The TLS record of the session.
-    @ivar reason: A text for the log; may contain untrusted text.
-    """
-
-    def __init__(self, record: SessionRecord, reason: str) -> None:
-        super().__init__(reason)
-        self.record = record
-        self.reason = reason
-
-
-class ConnectFailed(SessionError):
-    """
-    No connection could be made.
-    """
-
-
-class TLSFailed(SessionError):
-    """
-    TLS couldn't be negotiated, or the certificate was rejected.
-
-    @ivar reply: A negative reply to STARTTLS.
-    """
-
-    def __init__(
-        self, record: SessionRecord, reason: str, reply: Reply | None = None
-    ) -> None:
-        super().__init__(record, reason)
-        self.reply = reply
-
-
-class SessionFailed(SessionError):
-    """
-    The session failed for another reason than the connection or TLS.
-
-    @ivar reply: The server's reply, if that ended the session.
-    @ivar decided: The replies for recipients of the interrupted transaction that
-        were final already.
-    @ivar isUnanswered: True if the connection was lost before the server sent
-        anything about that transaction.
-    """
-
-    def __init__(
-        self,
-        record: SessionRecord,
-        reason: str,
-        reply: Reply | None = None,
-        decided: tuple[RecipientReply, ...] = (),
-        isUnanswered: bool = False,
-    ) -> None:
-        super().__init__(record, reason)
-        self.reply = reply
-        self.decided = decided
-        self.isUnanswered = isUnanswered
-
-
-class TransactionsExhausted(SessionFailed):
-    """
-    The server's announced limit of transactions in a session is reached (RFC 9422
-    MAILMAX).  Another session can continue.
-    """
 
 
 class _ITransport(ITLSTransport, IConsumer):
@@ -302,7 +201,7 @@ class ClientSession(Protocol):
         opening = self._opening = Deferred(self._cancelled)
         seconds = self._settings.timeouts.connect
         try:
-            await _connect(self._clock, endpoint, self, seconds)
+            await connect(self._clock, endpoint, self, self.record, seconds)
         except (CancelledError, SessionError):
             # A connection that is made nevertheless is then closed at once.
             self._opening = None
@@ -551,7 +450,7 @@ class ClientSession(Protocol):
         """
         if not self._over:
             self._stepTimeout.set(
-                _timeoutFor(self._settings.timeouts, self._conversation.awaiting)
+                timeoutFor(self._settings.timeouts, self._conversation.awaiting)
             )
 
     def _stepTimedOut(self) -> None:
@@ -623,30 +522,6 @@ class ClientSession(Protocol):
         return closed
 
 
-# RFC 5321 4.5.3.2.
-_TIMEOUT = {
-    Awaiting.NOTHING: attrgetter("idle"),
-    Awaiting.GREETING: attrgetter("greeting"),
-    Awaiting.HANDSHAKE: attrgetter("handshake"),
-    Awaiting.HELLO: attrgetter("command"),
-    Awaiting.STARTTLS: attrgetter("command"),
-    Awaiting.AUTH: attrgetter("command"),
-    Awaiting.RESET: attrgetter("command"),
-    Awaiting.MAIL: attrgetter("mail"),
-    Awaiting.RECIPIENT: attrgetter("recipient"),
-    Awaiting.DATA: attrgetter("data"),
-    Awaiting.BODY: attrgetter("block"),
-    Awaiting.END: attrgetter("end"),
-    Awaiting.QUIT: attrgetter("quit"),
-}
-
-
-def _timeoutFor(timeouts: Timeouts, awaiting: Awaiting) -> float | None:
-    timeout = _TIMEOUT.get(awaiting)
-    seconds: float | None = timeout and timeout(timeouts)
-    return seconds
-
-
 def _describe(error: TLSError) -> str:
     kind = error.kind.name.lower().replace("_", " ")
     return f"{kind} ({error.reason})" if error.reason else kind
@@ -665,20 +540,6 @@ def _domain(name: str) -> list[Domain]:
         return []
 
 
-def addressEndpoint(
-    reactor: IReactorTime, address: str, port: int, localAddress: str = ""
-) -> IStreamClientEndpoint:
-    """
-    An endpoint for an IP address and a port.
-
-    @param address: IPv4 or IPv6.
-    @param localAddress: The source address; empty for any.
-    """
-    kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-    bind = (localAddress, 0) if localAddress else None
-    return kind(reactor, address, port, bindAddress=bind)
-
-
 async def openSession(
     reactor: IReactorTime, endpoint: IStreamClientEndpoint, settings: ClientSettings
 ) -> ClientSession:
@@ -691,24 +552,3 @@ async def openSession(
     session = ClientSession(reactor, settings)
     await session.open(endpoint)
     return session
-
-
-async def _connect(
-    reactor: IReactorTime,
-    endpoint: IStreamClientEndpoint,
-    session: ClientSession,
-    seconds: float,
-) -> None:
-    factory = Factory.forProtocol(lambda: session)
-    # Otherwise Twisted logs each connection twice.
-    factory.noisy = False
-    connecting = endpoint.connect(factory)
-    connecting.addTimeout(
-        seconds, reactor, lambda result, timeout: Failure(ConnectTimeout())
-    )
-    try:
-        await connecting
-    except ConnectingCancelledError:
-        raise CancelledError() from None
-    except (ConnectError, OSError) as why:
-        raise ConnectFailed(session.record, str(why)) from why

@@ -19,8 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dns.types import TLSA
-from moxtls.smtp.client.session import (
-    ClientSession,
+from moxtls.smtp.client.connection import (
     ClientSettings,
     ConnectFailed,
     SessionError,
@@ -28,8 +27,8 @@ from moxtls.smtp.client.session import (
     TLSFailed,
     TransactionsExhausted,
     addressEndpoint,
-    openSession,
 )
+from moxtls.smtp.client.session import ClientSession, openSession
 from moxtls.smtp.types import (
     Credentials,
     RecipientReply,
