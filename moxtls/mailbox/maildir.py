@@ -16,10 +16,8 @@ from zope.interface import implementer
 
 from moxtls.interfaces import IMailbox
 from moxtls.mailbox.executor import IMailWriter, InlineWriter
-from moxtls.mailbox.files import removeStaleTemp
 from moxtls.mailbox.names import HOST_ACCOUNT, InvalidMailbox, splitMailbox
-from moxtls.mailbox.quota import QuotaUsage
-from moxtls.mailbox.write import MaildirWrite
+from moxtls.mailbox.write import MaildirWrite, QuotaUsage, removeStaleTemp
 
 
 @implementer(IMailbox)

@@ -29,14 +29,11 @@ from zope.interface.verify import verifyObject
 
 from moxtls.interfaces import IMailbox
 from moxtls.mailbox import executor
-from moxtls.mailbox import files as folders
 from moxtls.mailbox import write as writing
 from moxtls.mailbox.executor import ThreadWriter, WriterClosed
-from moxtls.mailbox.files import removeStaleTemp
 from moxtls.mailbox.maildir import Maildir, MailStore
 from moxtls.mailbox.names import HOST_ACCOUNT, MailboxFull
-from moxtls.mailbox.quota import QuotaUsage
-from moxtls.mailbox.write import MaildirWrite, writeBatch
+from moxtls.mailbox.write import MaildirWrite, QuotaUsage, removeStaleTemp, writeBatch
 from tests import MAX_WAIT
 from tests.mailbox import mailboxes
 from tests.queue.killing import killedAt, quickDirectory
@@ -371,7 +368,7 @@ class MaildirTests(mailboxes.MailboxMixin):
 
             return patch.object(os, name, noted)
 
-        synced = patch.object(folders, "_sync", lambda file: steps.append("file"))
+        synced = patch.object(writing, "_sync", lambda file: steps.append("file"))
         with noting("rename"), noting("fsync"), synced:
             self.successResultOf(self.mailbox.deliver("Inbox", (b"x",)))
         self.assertEqual(steps, ["file", "rename", "fsync"])
@@ -409,8 +406,7 @@ class MaildirTests(mailboxes.MailboxMixin):
             write = MaildirWrite(self.root, (), [b"x"], False, "b", 0, 0)
             writeBatch([MaildirWrite(self.root, (), [], False, name, 0, 0)])
             before = self.files()
-            where = folders if name == "_sync" else writing
-            with patch.object(where, name, side_effect=OSError(5, "bad disk")):
+            with patch.object(writing, name, side_effect=OSError(5, "bad disk")):
                 [error] = writeBatch([write])
             self.assertIsInstance(error, OSError)
             self.assertEqual(sorted(set(self.files()) - set(before)), left)

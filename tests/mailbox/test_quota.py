@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.mailbox.quota}.
+Tests for L{moxtls.mailbox.write}: quotas.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.mailbox.names import MailboxFull
-from moxtls.mailbox.quota import (
+from moxtls.mailbox.write import (
     MAX_FILE_SIZE,
     MaildirSize,
     QuotaUsage,
