@@ -33,7 +33,6 @@ PURE = {
     "config/types.py",
     "dates.py",
     "delivery/mx.py",
-    "delivery/ownhosts.py",
     "delivery/requirements.py",
     "delivery/results.py",
     "delivery/tlsoutcome.py",

@@ -32,7 +32,7 @@ from moxtls.dates import DAY
 from moxtls.delivery.attempt import DeliveryContext
 from moxtls.delivery.connections import Dialer
 from moxtls.delivery.lookups import isLocalAddress
-from moxtls.delivery.ownhosts import OwnHosts
+from moxtls.delivery.mx import OwnHosts
 from moxtls.dmarc.discovery import PublicSuffixes
 from moxtls.dmarc.eligibility import DMARCReporting
 from moxtls.dmarc.failure import FailureReporting

@@ -20,8 +20,7 @@ from zope.interface import implementer
 
 from moxtls.delivery.connections import connectOrder
 from moxtls.delivery.lookups import lookUpAddresses, lookUpNextHop, lookUpTLSA
-from moxtls.delivery.mx import Host, HostAddresses, NextHop, NextHopFailure
-from moxtls.delivery.ownhosts import OwnHosts
+from moxtls.delivery.mx import Host, HostAddresses, NextHop, NextHopFailure, OwnHosts
 from moxtls.delivery.requirements import (
     PolicyRefusal,
     SessionRequirements,

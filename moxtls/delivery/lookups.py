@@ -13,6 +13,7 @@ from moxtls.delivery.mx import (
     Host,
     HostAddresses,
     NextHop,
+    OwnHosts,
     baseDomains,
     hostAddresses,
     isDANECandidate,
@@ -21,7 +22,6 @@ from moxtls.delivery.mx import (
     nextHop,
     referenceNames,
 )
-from moxtls.delivery.ownhosts import OwnHosts
 from moxtls.dns.types import ADDRESS_TYPES, Answer, RRType
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.interfaces import IResolver

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from moxtls.delivery.mx import HostAddresses, NextHopFailure
-from moxtls.delivery.ownhosts import LOOP_STATUS, ownHostReason
+from moxtls.delivery.mx import LOOP_STATUS, HostAddresses, NextHopFailure, ownHostReason
 from moxtls.delivery.requirements import PolicyRefusal
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, ReportKind, Result
 from moxtls.smtp.types import RecipientReply, Reply
