@@ -4,7 +4,7 @@ Delivers mail directly to the hosts in a domain's MX records, with DANE and
 MTA-STS, and records how TLS went.
 
 L{DirectAttempt} makes the lookups and connections; the decisions are in
-L{moxtls.delivery.mx}, L{moxtls.delivery.requirements},
+L{moxtls.delivery.mx}, L{moxtls.delivery.tls},
 L{moxtls.delivery.results} and L{moxtls.tls.resulttype}.
 """
 
@@ -21,13 +21,6 @@ from zope.interface import implementer
 from moxtls.delivery.connections import connectOrder
 from moxtls.delivery.lookups import lookUpAddresses, lookUpNextHop, lookUpTLSA
 from moxtls.delivery.mx import Host, HostAddresses, NextHop, NextHopFailure, OwnHosts
-from moxtls.delivery.requirements import (
-    PolicyRefusal,
-    SessionRequirements,
-    messageRequirements,
-    mustWait,
-    sessionRequirements,
-)
 from moxtls.delivery.results import (
     MAX_SESSIONS,
     DeliveryError,
@@ -40,13 +33,18 @@ from moxtls.delivery.results import (
     tlsFailed,
     unreachableHost,
 )
-from moxtls.delivery.tlsoutcome import (
+from moxtls.delivery.tls import (
     OutcomeBuilder,
     PolicyCounter,
+    PolicyRefusal,
+    SessionRequirements,
     hostCounter,
     lookupFailure,
+    messageRequirements,
     mismatchFailure,
+    mustWait,
     recipientCounter,
+    sessionRequirements,
     unvalidatedHostCounter,
 )
 from moxtls.delivery.transactions import deliverBatch, sessionError

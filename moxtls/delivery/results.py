@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from moxtls.delivery.mx import LOOP_STATUS, HostAddresses, NextHopFailure, ownHostReason
-from moxtls.delivery.requirements import PolicyRefusal
+from moxtls.delivery.tls import PolicyRefusal
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, ReportKind, Result
 from moxtls.smtp.types import RecipientReply, Reply
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.delivery.mx import HostAddresses, NextHopFailure
-from moxtls.delivery.requirements import PolicyRefusal
 from moxtls.delivery.results import (
     MAX_TEXT,
     DeliveryError,
@@ -20,6 +19,7 @@ from moxtls.delivery.results import (
     smtpError,
     unreachableHost,
 )
+from moxtls.delivery.tls import PolicyRefusal
 from moxtls.dns.types import ExtendedError
 from moxtls.domain import Domain
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Result
