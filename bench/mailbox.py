@@ -16,8 +16,7 @@ from twisted.internet.defer import Deferred
 
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
-from moxtls.mailbox.executor import ProcessWriter, ThreadWriter
-from moxtls.mailbox.maildir import MailStore
+from moxtls.mailbox.maildir import MailStore, ProcessWriter, ThreadWriter
 from moxtls.workers.process import Worker
 
 #: Clients at a time; one alone waits for all there is to wait for.

@@ -20,9 +20,8 @@ from moxtls.dmarc.evaluation import EvaluationRecorder
 from moxtls.dmarc.failurereporter import FailureReportTracker
 from moxtls.domain import Address, Domain, InvalidDomain, parseHost
 from moxtls.interfaces import ICourier, IMailbox, IQueue, IVerdictObserver
-from moxtls.mailbox.executor import MAX_SILENCE, ProcessWriter, ThreadWriter
 from moxtls.mailbox.lmtp import LMTPStore, lmtpEndpoint
-from moxtls.mailbox.maildir import MailStore
+from moxtls.mailbox.maildir import MAX_SILENCE, MailStore, ProcessWriter, ThreadWriter
 from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.queue.executor import SpoolExecutor
 from moxtls.queue.schedule import GroupLimits, RetrySchedule

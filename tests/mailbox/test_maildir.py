@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.mailbox.maildir} and L{moxtls.mailbox.executor}.
+Tests for L{moxtls.mailbox.maildir} and L{moxtls.mailbox.write}.
 
 Tests for L{moxtls.mailbox.maildir}.
 """
@@ -28,10 +28,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from moxtls.interfaces import IMailbox
-from moxtls.mailbox import executor
+from moxtls.mailbox import maildir
 from moxtls.mailbox import write as writing
-from moxtls.mailbox.executor import ThreadWriter, WriterClosed
-from moxtls.mailbox.maildir import Maildir, MailStore
+from moxtls.mailbox.maildir import Maildir, MailStore, ThreadWriter, WriterClosed
 from moxtls.mailbox.names import HOST_ACCOUNT, MailboxFull
 from moxtls.mailbox.write import MaildirWrite, QuotaUsage, removeStaleTemp, writeBatch
 from tests import MAX_WAIT
@@ -231,7 +230,7 @@ class ThreadWriterTests(StoreCase):
         After any internal error the affected messages fail, and the next ones are
         stored.
         """
-        wrong = patch.object(executor, "writeBatch", side_effect=ZeroDivisionError)
+        wrong = patch.object(maildir, "writeBatch", side_effect=ZeroDivisionError)
         with wrong, self.assertRaises(ZeroDivisionError):
             await self.writer.write(self.maildirWrite([b"x"], "a"))
         await self.writer.write(self.maildirWrite([b"x"], "b"))
@@ -240,7 +239,7 @@ class ThreadWriterTests(StoreCase):
 
 class InlineWriterTests(SynchronousTestCase):
     """
-    Tests for L{moxtls.mailbox.executor.InlineWriter}.
+    Tests for L{moxtls.mailbox.maildir.InlineWriter}.
     """
 
     def test_atOnce(self) -> None:

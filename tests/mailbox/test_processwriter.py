@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.mailbox.executor}, with real processes.
+Tests for L{moxtls.mailbox.maildir.ProcessWriter}, with real processes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from moxtls.mailbox.executor import InlineWriter, ProcessWriter, WriterClosed
+from moxtls.mailbox.maildir import InlineWriter, ProcessWriter, WriterClosed
 from moxtls.mailbox.names import MailboxFull
 from moxtls.mailbox.write import MaildirWrite
 from moxtls.message.spooled import MAX_IN_MEMORY, SpooledMessage
