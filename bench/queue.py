@@ -24,7 +24,7 @@ from bench.identity import HOST, certify
 from bench.rounds import Contest, Lap, table
 from bench.settings import Effort, IReactor, main
 from moxtls.delivery.attempt import DeliveryContext, DirectCourier
-from moxtls.delivery.connections import Dialer
+from moxtls.delivery.sessions import Dialer
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain

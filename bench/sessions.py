@@ -32,7 +32,7 @@ from bench.identity import HOST, Certified, certify
 from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from moxtls.delivery.attempt import DeliveryContext, DirectCourier
-from moxtls.delivery.connections import Dialer
+from moxtls.delivery.sessions import Dialer
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain

@@ -30,9 +30,8 @@ from moxtls.config import DMARC, Families
 from moxtls.config.addresses import forwarders
 from moxtls.dates import DAY
 from moxtls.delivery.attempt import DeliveryContext
-from moxtls.delivery.connections import Dialer
-from moxtls.delivery.lookups import isLocalAddress
 from moxtls.delivery.mx import OwnHosts
+from moxtls.delivery.sessions import Dialer, isLocalAddress
 from moxtls.dmarc.discovery import PublicSuffixes
 from moxtls.dmarc.eligibility import DMARCReporting
 from moxtls.dmarc.failure import FailureReporting

@@ -18,8 +18,6 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from moxtls.delivery.connections import connectOrder
-from moxtls.delivery.lookups import lookUpAddresses, lookUpNextHop, lookUpTLSA
 from moxtls.delivery.mx import Host, HostAddresses, NextHop, NextHopFailure, OwnHosts
 from moxtls.delivery.results import (
     MAX_SESSIONS,
@@ -32,6 +30,14 @@ from moxtls.delivery.results import (
     sessionLimitReached,
     tlsFailed,
     unreachableHost,
+)
+from moxtls.delivery.sessions import (
+    connectOrder,
+    deliverBatch,
+    lookUpAddresses,
+    lookUpNextHop,
+    lookUpTLSA,
+    sessionError,
 )
 from moxtls.delivery.tls import (
     OutcomeBuilder,
@@ -47,7 +53,6 @@ from moxtls.delivery.tls import (
     sessionRequirements,
     unvalidatedHostCounter,
 )
-from moxtls.delivery.transactions import deliverBatch, sessionError
 from moxtls.dns.types import RRType
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain, parseHost
 from moxtls.interfaces import (

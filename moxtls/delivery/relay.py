@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
-from moxtls.delivery.connections import connectOrder
-from moxtls.delivery.lookups import lookUpAddresses
 from moxtls.delivery.mx import Host
 from moxtls.delivery.results import (
     MAX_SESSIONS,
@@ -26,7 +24,12 @@ from moxtls.delivery.results import (
     tlsFailed,
     unreachableHost,
 )
-from moxtls.delivery.transactions import deliverBatch, sessionError
+from moxtls.delivery.sessions import (
+    connectOrder,
+    deliverBatch,
+    lookUpAddresses,
+    sessionError,
+)
 from moxtls.dns.types import RRType
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.interfaces import ICourier, IResolver, IResultRecorder
@@ -69,7 +72,7 @@ class SmarthostCourier:
         release: Callable[[ClientSession], None],
     ) -> None:
         """
-        @param release: As L{moxtls.delivery.connections.Dialer.release}.
+        @param release: As L{moxtls.delivery.sessions.Dialer.release}.
         """
         self._resolver = resolver
         self._relay = relay

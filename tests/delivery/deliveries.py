@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from moxtls.delivery.attempt import DeliveryContext, DirectCourier
-from moxtls.delivery.connections import Dialer
+from moxtls.delivery.sessions import Dialer
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import ADDRESS_TYPES, TLSA, RRType
 from moxtls.domain import Domain

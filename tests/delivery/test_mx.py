@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.delivery.mx} and L{moxtls.delivery.lookups}.
+Tests for L{moxtls.delivery.mx} and L{moxtls.delivery.sessions}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.delivery.lookups import isLocalAddress, lookUpAddresses, lookUpNextHop
 from moxtls.delivery.mx import (
     MAX_ADDRESSES,
     MAX_HOSTS,
@@ -22,6 +21,7 @@ from moxtls.delivery.mx import (
     isDANECandidate,
     referenceNames,
 )
+from moxtls.delivery.sessions import isLocalAddress, lookUpAddresses, lookUpNextHop
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import ADDRESS_TYPES, ExtendedError, RRType
 from moxtls.domain import AddressLiteral, Domain

@@ -18,7 +18,7 @@ from moxtls.authentication.dkim.sign import Signer, loadKey
 from moxtls.config import parse
 from moxtls.dates import DAY, MINUTE, midnight
 from moxtls.delivery.attempt import DeliveryContext, DirectCourier
-from moxtls.delivery.connections import Dialer
+from moxtls.delivery.sessions import Dialer
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain

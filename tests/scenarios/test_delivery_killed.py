@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 from twisted.python.runtime import platform
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from moxtls.delivery.connections import Dialer
 from moxtls.delivery.relay import Relay, SmarthostCourier, parseRelayHost
+from moxtls.delivery.sessions import Dialer
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.message.trace import ClientInfo
