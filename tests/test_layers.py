@@ -36,7 +36,6 @@ PURE = {
     "delivery/results.py",
     "delivery/tls.py",
     "dmarc/aggregate.py",
-    "dmarc/alignment.py",
     "dmarc/discovery.py",
     "dmarc/eligibility.py",
     "dmarc/failure.py",

@@ -45,10 +45,16 @@ from moxtls.authentication.spf.evaluate import (
     mailFromRequest,
 )
 from moxtls.authentication.spf.record import printable
-from moxtls.dmarc.alignment import Aligned, align, alignWithoutLookups
 from moxtls.dmarc.discovery import discover
 from moxtls.dmarc.types import Discovery, DiscoveryMethod, DMARCPolicy
-from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
+from moxtls.dmarc.verdict import (
+    Aligned,
+    LocalPolicy,
+    MessageContext,
+    align,
+    alignWithoutLookups,
+    evaluate,
+)
 from moxtls.dns.fairshare import FairResolver
 from moxtls.dns.query import LookupGenerator
 from moxtls.dns.types import Answer, RRType

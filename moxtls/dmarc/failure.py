@@ -23,7 +23,6 @@ from hashlib import sha256
 
 from moxtls import __version__
 from moxtls.authentication.results import AuthResult, DKIMResult
-from moxtls.dmarc.alignment import spfDomain
 from moxtls.dmarc.discovery import PublicSuffixes, printable
 from moxtls.dmarc.redaction import Redaction, redactedFields
 from moxtls.dmarc.types import (
@@ -34,6 +33,7 @@ from moxtls.dmarc.types import (
     FinalDisposition,
     VerdictEvent,
 )
+from moxtls.dmarc.verdict import spfDomain
 from moxtls.dns.query import LookupGenerator, LookupQuestion
 from moxtls.dns.types import RRType
 from moxtls.domain import MAX_DOMAIN_LENGTH, Address, Domain, InvalidDomain

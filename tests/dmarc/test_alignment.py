@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dmarc.alignment}.
+Tests for L{moxtls.dmarc.verdict}: alignment.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication.results import Authentication, AuthResult, SPFScope
-from moxtls.dmarc.alignment import MAX_WALKS, Aligned, align, alignWithoutLookups
 from moxtls.dmarc.discovery import PublicSuffixes, discover
+from moxtls.dmarc.verdict import MAX_WALKS, Aligned, align, alignWithoutLookups
 from moxtls.dns.query import LookupGenerator
 from moxtls.domain import Domain, InvalidDomain
 from tests.corpus import corpus

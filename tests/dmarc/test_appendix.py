@@ -7,12 +7,11 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication.results import Authentication
-from moxtls.dmarc.alignment import Aligned, align
 from moxtls.dmarc.discovery import discover, organizationalDomain
 from moxtls.dmarc.eligibility import confirmationName, verifyDestinations
 from moxtls.dmarc.record import dmarcRecordName
 from moxtls.dmarc.types import Discovery, DMARCPolicy, DMARCRecord, ReportURI, Verdict
-from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
+from moxtls.dmarc.verdict import Aligned, LocalPolicy, MessageContext, align, evaluate
 from moxtls.dns.query import LookupGenerator
 from moxtls.domain import Domain
 from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication.results import Authentication, AuthResult, SPFScope
-from moxtls.dmarc.alignment import Aligned, align
 from moxtls.dmarc.discovery import PublicSuffixes, discover
 from moxtls.dmarc.types import Discovery, DMARCPolicy, OverrideKind, Verdict
-from moxtls.dmarc.verdict import LocalPolicy, MessageContext, evaluate
+from moxtls.dmarc.verdict import Aligned, LocalPolicy, MessageContext, align, evaluate
 from moxtls.dns.query import LookupGenerator
 from moxtls.domain import Domain
 from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature
