@@ -33,8 +33,7 @@ from moxtls.authentication.dkim.verify import (
     verify,
 )
 from moxtls.authentication.results import AuthResult
-from moxtls.dns.query import LookupQuestion, runWithAnswers
-from moxtls.dns.types import TXT, Answer, LookupStatus
+from moxtls.dns.types import TXT, Answer, LookupQuestion, LookupStatus, runWithAnswers
 from moxtls.domain import Domain
 from moxtls.message.header import splitHeader
 from moxtls.workers.process import Worker

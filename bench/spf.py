@@ -18,8 +18,17 @@ from bench.rounds import Entrant, compete, table
 from bench.settings import Effort, IReactor, main
 from moxtls.authentication.spf.evaluate import checkHost, mailFromRequest
 from moxtls.authentication.spf.record import clearRecordCache
-from moxtls.dns.query import LookupQuestion, runWithAnswers
-from moxtls.dns.types import IP, MX, TXT, Answer, LookupStatus, Record, RRType
+from moxtls.dns.types import (
+    IP,
+    MX,
+    TXT,
+    Answer,
+    LookupQuestion,
+    LookupStatus,
+    Record,
+    RRType,
+    runWithAnswers,
+)
 
 try:
     import spf as pyspf

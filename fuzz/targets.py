@@ -151,8 +151,13 @@ def _dkim(data: bytes) -> None:
     first, up to a line end.
     """
     from moxtls.authentication.dkim.verify import lookUpKeys, signatureClaims, verify
-    from moxtls.dns.query import LookupQuestion, runWithAnswers
-    from moxtls.dns.types import TXT, Answer, LookupStatus
+    from moxtls.dns.types import (
+        TXT,
+        Answer,
+        LookupQuestion,
+        LookupStatus,
+        runWithAnswers,
+    )
     from moxtls.message.header import splitHeader
 
     key, _, message = data.partition(b"\n")
@@ -176,16 +181,17 @@ def _spf(data: bytes) -> None:
     """
     from moxtls.authentication.results import SPFResult
     from moxtls.authentication.spf.evaluate import checkHost, mailFromRequest
-    from moxtls.dns.query import LookupQuestion, runWithAnswers
     from moxtls.dns.types import (
         IP,
         MX,
         TXT,
         Answer,
+        LookupQuestion,
         LookupStatus,
         NameRecord,
         Record,
         RRType,
+        runWithAnswers,
     )
 
     sender, _, record = data.partition(b"\n")

@@ -42,10 +42,9 @@ from moxtls.dmarc.evaluation import EvaluationRecorder
 from moxtls.dmarc.source import DMARCReportSource
 from moxtls.dmarc.types import DMARCPolicy, VerdictEvent
 from moxtls.dmarc.verdict import LocalPolicy
-from moxtls.dns.resolvconf import systemNameServers
 from moxtls.dns.resolver import ProbedResolver, Resolver
 from moxtls.dns.transport import DNSTransport
-from moxtls.dns.types import NameServer
+from moxtls.dns.types import NameServer, systemNameServers
 from moxtls.domain import Address, Domain, InvalidDomain
 from moxtls.https import HTTPSClient
 from moxtls.interfaces import (

@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from moxtls.dns.query import LookupGenerator
+from moxtls.dns.types import LookupGenerator
 from moxtls.interfaces import IResolver
 
 T = TypeVar("T")

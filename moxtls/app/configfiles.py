@@ -8,14 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import (
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -48,8 +41,7 @@ from moxtls.config import (
     remarks,
     serverAddress,
 )
-from moxtls.dns.resolvconf import systemNameServers
-from moxtls.dns.types import NameServer
+from moxtls.dns.types import NameServer, systemNameServers
 from moxtls.domain import Domain
 from moxtls.regularfiles import checkedFile
 from moxtls.smtp.passwords import InvalidPassword, StoredPassword

@@ -56,8 +56,7 @@ from moxtls.dmarc.verdict import (
     evaluate,
 )
 from moxtls.dns.fairshare import FairResolver
-from moxtls.dns.query import LookupGenerator
-from moxtls.dns.types import Answer, RRType
+from moxtls.dns.types import Answer, LookupGenerator, RRType
 from moxtls.domain import MAX_DOMAIN_LENGTH, Domain
 from moxtls.interfaces import IResolver
 from moxtls.ipaddresses import parseIP

@@ -33,8 +33,15 @@ from moxtls.dmarc.types import (
     DMARCRecord,
     PolicyStep,
 )
-from moxtls.dns.query import Answers, LookupGenerator, LookupQuestion, LookupQuestions
-from moxtls.dns.types import Answer, LookupStatus, RRType
+from moxtls.dns.types import (
+    Answer,
+    Answers,
+    LookupGenerator,
+    LookupQuestion,
+    LookupQuestions,
+    LookupStatus,
+    RRType,
+)
 from moxtls.domain import MAX_DOMAIN_LENGTH, Domain
 
 #: RFC 9989 4.10 step 4: the number of labels with which the walk of a long name

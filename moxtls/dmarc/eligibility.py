@@ -23,8 +23,7 @@ from moxtls.dmarc.aggregate import ReportFormat
 from moxtls.dmarc.discovery import PublicSuffixes, organizationalDomain, printable
 from moxtls.dmarc.record import parseTags, parseURIs
 from moxtls.dmarc.types import PeriodSummary, ReportURI
-from moxtls.dns.query import LookupGenerator, LookupQuestion, parallel
-from moxtls.dns.types import Answer, RRType
+from moxtls.dns.types import Answer, LookupGenerator, LookupQuestion, RRType, parallel
 from moxtls.domain import MAX_DOMAIN_LENGTH, Domain
 from moxtls.reporting.rua import (
     MAX_DESTINATIONS,

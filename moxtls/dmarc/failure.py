@@ -34,8 +34,7 @@ from moxtls.dmarc.types import (
     VerdictEvent,
 )
 from moxtls.dmarc.verdict import spfDomain
-from moxtls.dns.query import LookupGenerator, LookupQuestion
-from moxtls.dns.types import RRType
+from moxtls.dns.types import LookupGenerator, LookupQuestion, RRType
 from moxtls.domain import MAX_DOMAIN_LENGTH, Address, Domain, InvalidDomain
 from moxtls.ipaddresses import ipOrEmpty
 from moxtls.message.header import headerFields

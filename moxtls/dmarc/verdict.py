@@ -36,7 +36,7 @@ from moxtls.dmarc.types import (
     OverrideKind,
     Verdict,
 )
-from moxtls.dns.query import LookupGenerator, parallel
+from moxtls.dns.types import LookupGenerator, parallel
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.ipaddresses import IPNetwork, parseIP
 

@@ -1,17 +1,28 @@
 # -*- test-case-name: tests.dns.test_types -*-
 """
-DNS servers, DNS answers, and which parts of answers are authentic.  No I/O.
+DNS servers, DNS answers, which parts of answers are authentic, and generators for
+decisions that depend on answers.  No I/O.
+
+A L{LookupGenerator} yields the questions that can be asked at the same time, is
+sent the answers in the same order, and returns its result.
+L{moxtls.tasks.resolve} runs one with a resolver, L{parallel} combines several.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
+from typing import TypeVar
 
 #: A failure reason code (RFC 8460 4.3): a lookup failed for an unknown reason.
 LOOKUP_FAILED = "dns-lookup"
 DNS_PORT = 53
+#: MAXNS in resolv.conf(5): further servers are not used.
+MAX_SERVERS = 3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,41 @@ class NameServer:
             return self.host
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+#: The default of resolv.conf(5).
+DEFAULT_SERVERS = (NameServer("127.0.0.1"),)
+
+
+def systemNameServers(text: str) -> tuple[NameServer, ...]:
+    """
+    Read C{resolv.conf}.
+
+    @param text: The content of C{/etc/resolv.conf}; empty if there is none.
+        Invalid lines are ignored.
+    """
+    servers: list[NameServer] = []
+    trusted = False
+    for line in text.splitlines():
+        keyword, *words = line.split() or [""]
+        if keyword == "nameserver" and words and _isAddress(words[0]):
+            servers.append(NameServer(str(ipaddress.ip_address(words[0]))))
+        elif keyword == "options":
+            trusted = trusted or "trust-ad" in words
+    found = tuple(dict.fromkeys(servers))[:MAX_SERVERS] or DEFAULT_SERVERS
+    return tuple(replace(each, trusted=trusted) for each in found)
+
+
+def _isAddress(text: str) -> bool:
+    """
+    True for an IP address without a scope.  One with a scope (C{fe80::1%eth0})
+    depends on the names of interfaces, which change; it is ignored.
+    """
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
 
 
 class RRType(StrEnum):
@@ -285,3 +331,77 @@ class Answer:
         return tuple(
             each.target for each in self.records if isinstance(each, NameRecord)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LookupQuestion:
+    """
+    A question for a resolver.
+
+    @ivar name: As in L{moxtls.interfaces.IResolver.lookup}.
+    """
+
+    name: str
+    kind: RRType
+
+
+LookupQuestions = tuple[LookupQuestion, ...]
+Answers = tuple[Answer, ...]
+LookupGenerator = Generator[LookupQuestions, Answers, T]
+
+
+def runWithAnswers(
+    generator: LookupGenerator[T], answer: Callable[[LookupQuestion], Answer]
+) -> T:
+    """
+    The result of a generator with known answers: for tests, and for answers that
+    were looked up before.
+    """
+    try:
+        questions = next(generator)
+        while True:
+            questions = generator.send(tuple(map(answer, questions)))
+    except StopIteration as end:
+        found: T = end.value
+        return found
+
+
+def parallel(
+    generators: Sequence[LookupGenerator[T]],
+) -> LookupGenerator[tuple[T, ...]]:
+    """
+    Run generators side by side.
+
+    There are as many rounds of questions as the longest generator has.  A question
+    of several generators in the same round is asked once.
+
+    @return: The results, in order.
+    """
+    results: dict[int, T] = {}
+    waiting: dict[int, LookupQuestions] = {}
+
+    def advance(index: int, answers: Answers | None) -> None:
+        try:
+            if answers is None:
+                waiting[index] = next(generators[index])
+            else:
+                waiting[index] = generators[index].send(answers)
+        except StopIteration as end:
+            waiting.pop(index, None)
+            results[index] = end.value
+
+    for index in range(len(generators)):
+        advance(index, None)
+    while waiting:
+        known = yield from _ask(tuple(waiting.values()))
+        for index, questions in tuple(waiting.items()):
+            advance(index, tuple(known[each] for each in questions))
+    return tuple(results[index] for index in range(len(generators)))
+
+
+def _ask(
+    wanted: Sequence[LookupQuestions],
+) -> LookupGenerator[dict[LookupQuestion, Answer]]:
+    distinct = tuple(dict.fromkeys(each for questions in wanted for each in questions))
+    answers = yield distinct
+    return dict(zip(distinct, answers, strict=True))

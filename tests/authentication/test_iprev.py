@@ -11,8 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.authentication.check import MAX_PTR_NAMES, checkIPRev
 from moxtls.authentication.results import AuthResult, IPRevResult
 from moxtls.dns.memory import MemoryResolver
-from moxtls.dns.query import LookupQuestion, runWithAnswers
-from moxtls.dns.types import Answer, RRType
+from moxtls.dns.types import Answer, LookupQuestion, RRType, runWithAnswers
 
 REVERSE = "3.2.0.192.in-addr.arpa"
 

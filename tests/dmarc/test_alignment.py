@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from moxtls.authentication.results import Authentication, AuthResult, SPFScope
 from moxtls.dmarc.discovery import PublicSuffixes, discover
 from moxtls.dmarc.verdict import MAX_WALKS, Aligned, align, alignWithoutLookups
-from moxtls.dns.query import LookupGenerator
+from moxtls.dns.types import LookupGenerator
 from moxtls.domain import Domain, InvalidDomain
 from tests.corpus import corpus
 from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature

@@ -12,7 +12,7 @@ from moxtls.dmarc.eligibility import confirmationName, verifyDestinations
 from moxtls.dmarc.record import dmarcRecordName
 from moxtls.dmarc.types import Discovery, DMARCPolicy, DMARCRecord, ReportURI, Verdict
 from moxtls.dmarc.verdict import Aligned, LocalPolicy, MessageContext, align, evaluate
-from moxtls.dns.query import LookupGenerator
+from moxtls.dns.types import LookupGenerator
 from moxtls.domain import Domain
 from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature
 

@@ -21,8 +21,7 @@ from moxtls.dmarc.discovery import (
     treeWalkNames,
 )
 from moxtls.dmarc.types import Discovery, DiscoveryMethod, DMARCPolicy, DMARCRecord
-from moxtls.dns.query import LookupQuestion, runWithAnswers
-from moxtls.dns.types import Answer, CNAMELink
+from moxtls.dns.types import Answer, CNAMELink, LookupQuestion, runWithAnswers
 from moxtls.domain import Domain
 from tests.dmarc.zone import Zone
 

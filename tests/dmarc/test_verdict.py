@@ -15,7 +15,7 @@ from moxtls.authentication.results import Authentication, AuthResult, SPFScope
 from moxtls.dmarc.discovery import PublicSuffixes, discover
 from moxtls.dmarc.types import Discovery, DMARCPolicy, OverrideKind, Verdict
 from moxtls.dmarc.verdict import Aligned, LocalPolicy, MessageContext, align, evaluate
-from moxtls.dns.query import LookupGenerator
+from moxtls.dns.types import LookupGenerator
 from moxtls.domain import Domain
 from tests.dmarc.zone import FAIL, PASS, Zone, checked, signature
 

@@ -15,8 +15,15 @@ from moxtls.authentication.results import (
     SPFResult,
     SPFScope,
 )
-from moxtls.dns.query import LookupGenerator, LookupQuestion, runWithAnswers
-from moxtls.dns.types import TXT, Answer, LookupStatus, RRType
+from moxtls.dns.types import (
+    TXT,
+    Answer,
+    LookupGenerator,
+    LookupQuestion,
+    LookupStatus,
+    RRType,
+    runWithAnswers,
+)
 from moxtls.domain import Domain
 
 T = TypeVar("T")

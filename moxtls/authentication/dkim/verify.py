@@ -50,8 +50,7 @@ from moxtls.authentication.dkim.signature import (
     parseSignatureClaim,
 )
 from moxtls.authentication.results import AuthResult, DKIMResult
-from moxtls.dns.query import LookupGenerator, LookupQuestion
-from moxtls.dns.types import Answer, RRType
+from moxtls.dns.types import Answer, LookupGenerator, LookupQuestion, RRType
 from moxtls.domain import Domain
 from moxtls.message.header import Header
 from moxtls.taglist import colonList, decodeBase64, parseTagList

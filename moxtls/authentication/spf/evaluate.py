@@ -34,8 +34,7 @@ from moxtls.authentication.spf.record import (
     parseSPFRecord,
     printable,
 )
-from moxtls.dns.query import Answers, LookupGenerator, LookupQuestion
-from moxtls.dns.types import Answer, RRType
+from moxtls.dns.types import Answer, Answers, LookupGenerator, LookupQuestion, RRType
 from moxtls.dns.wire import normalName
 from moxtls.domain import MAX_DOMAIN_LENGTH, Domain, InvalidDomain
 from moxtls.ipaddresses import IP, parseIP

@@ -12,8 +12,7 @@ import dkim
 from moxtls.authentication.dkim.sign import Signer
 from moxtls.authentication.dkim.verify import lookUpKeys, signatureClaims, verify
 from moxtls.authentication.results import AuthResult, DKIMResult
-from moxtls.dns.query import LookupQuestion, runWithAnswers
-from moxtls.dns.types import TXT, Answer, LookupStatus
+from moxtls.dns.types import TXT, Answer, LookupQuestion, LookupStatus, runWithAnswers
 from moxtls.message.header import splitHeader
 from tests.reporting.support import ED25519, RSA, RSA_PEM
 

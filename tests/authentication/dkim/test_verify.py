@@ -24,8 +24,7 @@ from moxtls.authentication.dkim.verify import (
     verify,
 )
 from moxtls.authentication.results import AuthResult, DKIMResult
-from moxtls.dns.query import LookupQuestion, runWithAnswers
-from moxtls.dns.types import LookupStatus, RRType
+from moxtls.dns.types import LookupQuestion, LookupStatus, RRType, runWithAnswers
 from moxtls.domain import Domain
 from moxtls.message.header import splitHeader
 from tests.authentication.dkim.samples import (

@@ -19,16 +19,17 @@ from moxtls.authentication.spf.evaluate import (
     mailFromRequest,
 )
 from moxtls.dns.memory import Content, MemoryResolver
-from moxtls.dns.query import LookupQuestion, runWithAnswers
 from moxtls.dns.types import (
     IP,
     MX,
     TXT,
     Answer,
+    LookupQuestion,
     LookupStatus,
     NameRecord,
     Record,
     RRType,
+    runWithAnswers,
 )
 
 CLIENT = "192.0.2.3"

@@ -7,8 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.authentication.spf.evaluate import checkHost, mailFromRequest
-from moxtls.dns.query import LookupQuestion, runWithAnswers
-from moxtls.dns.types import Answer
+from moxtls.dns.types import Answer, LookupQuestion, runWithAnswers
 from tests.authentication.spf.spfsuite import Case, cases
 from tests.corpus import corpus
 
