@@ -68,7 +68,6 @@ PURE = {
     "reception/policy.py",
     "reception/recipients.py",
     "reportfiles.py",
-    "reporting/identity.py",
     "reporting/rua.py",
     "reporting/schedule.py",
     "reporting/suppression.py",

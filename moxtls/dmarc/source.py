@@ -36,7 +36,6 @@ from moxtls.interfaces import (
     ISenderHistory,
 )
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.identity import filename, reportID
 from moxtls.reporting.rua import parseDestination
 from moxtls.reporting.schedule import intervalSpan, lastHour, staleHoursBefore
 from moxtls.reporting.types import (
@@ -45,7 +44,9 @@ from moxtls.reporting.types import (
     ReportDraft,
     ReportPeriod,
     Retention,
+    filename,
     reasonAgainst,
+    reportID,
 )
 from moxtls.tasks import resolve
 

@@ -16,7 +16,6 @@ from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore, IReportSource, IResolver
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.identity import filename, reportID
 from moxtls.reporting.rua import chooseDestinations
 from moxtls.reporting.schedule import dueBefore, staleBefore
 from moxtls.reporting.types import (
@@ -24,7 +23,9 @@ from moxtls.reporting.types import (
     ReportDraft,
     ReportPeriod,
     Retention,
+    filename,
     reasonAgainst,
+    reportID,
 )
 from moxtls.tlsrpt.generate import (
     TLSReportMetadata,

@@ -33,7 +33,6 @@ from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.identity import filename
 from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from moxtls.reporting.types import (
     OutgoingReport,
@@ -41,6 +40,7 @@ from moxtls.reporting.types import (
     ReportKey,
     ReportPeriod,
     ReportState,
+    filename,
 )
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.tlsrpt.types import (

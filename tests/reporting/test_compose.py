@@ -28,7 +28,6 @@ from moxtls.reporting.compose import (
     composeErrorReport,
     composeTLSReport,
 )
-from moxtls.reporting.identity import filename
 from moxtls.reporting.types import (
     DocumentVariant,
     OutgoingReport,
@@ -36,6 +35,7 @@ from moxtls.reporting.types import (
     ReportPeriod,
     ReportState,
     Suppression,
+    filename,
 )
 from tests.reporting.support import (
     DAY,
