@@ -260,7 +260,7 @@ TARGETS = {
     ),
     "answers": Target(
         _answers,
-        ("moxtls.dns.wire", "moxtls.dns.wire", "moxtls.dns.cname"),
+        ("moxtls.dns.wire", "moxtls.dns.wire", "moxtls.dns.answers"),
         tuple(
             bytes([kind])
             + b"\x81\xa0\0\1\0\1\0\0\0\1\1a\7example\0\0\x10\0\1"

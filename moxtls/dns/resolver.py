@@ -23,8 +23,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from moxtls.dates import MINUTE
-from moxtls.dns.cache import MAX_ENTRIES, Cache
-from moxtls.dns.cname import needsSteps, stepQuestions, withStepAuthenticity
+from moxtls.dns.answers import (
+    MAX_ENTRIES,
+    Cache,
+    needsSteps,
+    stepQuestions,
+    withStepAuthenticity,
+)
 from moxtls.dns.transport import NoReply, SendQuery
 from moxtls.dns.types import Answer, ExtendedError, NameServer, RRType
 from moxtls.dns.validation import ROOT, Diagnosis, ServerStatus, diagnose
