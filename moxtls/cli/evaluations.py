@@ -13,7 +13,6 @@ from moxtls.dmarc.types import EvaluationSummary, ReportRow, StoredEvaluation
 from moxtls.domain import Domain
 from moxtls.interfaces import IEvaluationStore
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.owed import pendingPeriods, refusals
 
 SUMMARIES = ("Policy domain", "Messages", "Dispositions", "Report", "Reason")
 EVALUATIONS = (
@@ -60,6 +59,8 @@ async def _evaluations(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 async def _reasons(shell: Shell) -> dict[Domain, list[str]]:
+    from moxtls.reporting.service import pendingPeriods, refusals
+
     """
     The reasons why a policy domain gets no report, as in C{report pending --now}: one
     for each policy of the domain, empty where a report is due.

@@ -1,11 +1,12 @@
 # -*- test-case-name: tests.reporting.test_service -*-
 """
-Runs the report schedule each hour, on one node at a time.
+Runs the report schedule each hour, on one node at a time, and lists the periods that
+may be due.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twisted.application.service import Service
@@ -20,11 +21,10 @@ from moxtls.interfaces import ILeases, IReportArchive, IReportSource, IReportSub
 from moxtls.outages import logUnlessOutage
 from moxtls.reporting.compose import ReportComposer
 from moxtls.reporting.handover import Outbox
-from moxtls.reporting.owed import pendingPeriods, refusals
 from moxtls.reporting.schedule import MAX_AGE, MAX_JITTER, WINDOWS, spacing, untilTick
 from moxtls.reporting.suppression import BOUNCE_WINDOW
 from moxtls.reporting.types import NoReport, ReportDraft, ReportPeriod, Retention
-from moxtls.tasks import TaskGroup, ignoreCancelled
+from moxtls.tasks import TaskGroup, gather, ignoreCancelled
 
 #: An archived report prevents a second one while there may be data about its day,
 #: and identifies DSNs about it.
@@ -482,3 +482,43 @@ class Lease:
 
     async def release(self) -> None:
         await self._leases.release(self._name, self._node)
+
+
+#: Periods that are shown to people.
+MAX_SHOWN = 1000
+#: Periods whose destinations are looked up at a time.
+MAX_LOOKUPS = 16
+
+
+async def pendingPeriods(
+    source: IReportSource, now: float, domain: Domain | None = None, early: bool = False
+) -> tuple[ReportPeriod, ...]:
+    """
+    The periods that may be due, ordered by phase, day and domain; at most
+    L{MAX_SHOWN}.
+
+    @param early: Include current periods.
+    """
+    found: list[ReportPeriod] = []
+    for phase in range(source.phases):
+        after: ReportPeriod | None = None
+        while len(found) < MAX_SHOWN:
+            page = await source.periods(phase, now, after, PAGE_SIZE, early)
+            found.extend(each for each in page if domain in (None, each.domain))
+            if not page:
+                break
+            after = page[-1]
+    return tuple(found[:MAX_SHOWN])
+
+
+async def refusals(
+    source: IReportSource, periods: Sequence[ReportPeriod]
+) -> dict[ReportPeriod, str]:
+    """
+    For each of C{periods} the reason why there is no report; empty if there is one.
+    """
+    reasons: list[str] = []
+    for start in range(0, len(periods), MAX_LOOKUPS):
+        some = periods[start : start + MAX_LOOKUPS]
+        reasons += await gather([source.refusal(each) for each in some])
+    return dict(zip(periods, reasons, strict=True))
