@@ -55,7 +55,7 @@ from moxtls.dmarc.verdict import (
     alignWithoutLookups,
     evaluate,
 )
-from moxtls.dns.fairshare import FairResolver
+from moxtls.dns.resolver import FairResolver
 from moxtls.dns.types import Answer, LookupGenerator, RRType
 from moxtls.domain import MAX_DOMAIN_LENGTH, Domain
 from moxtls.interfaces import IResolver

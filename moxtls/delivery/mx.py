@@ -302,7 +302,8 @@ def _unreachable(host: Domain, answers: tuple[Answer, ...]) -> HostAddresses:
 @dataclass(frozen=True, slots=True)
 class OwnHosts:
     """
-    The names and addresses of this host.
+    The names and addresses of this host, from which mail for a foreign domain would
+    return for ever (RFC 5321 5.1).
 
     @ivar hostname: The name in EHLO.
     @ivar listening: The addresses of the listeners at the SMTP port; C{0.0.0.0}

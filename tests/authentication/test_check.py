@@ -24,7 +24,7 @@ from moxtls.authentication.results import AuthResult, DKIMResult
 from moxtls.dmarc.discovery import PublicSuffixes
 from moxtls.dmarc.types import DMARCPolicy
 from moxtls.dmarc.verdict import LocalPolicy
-from moxtls.dns.fairshare import MAX_QUERIES_PER_CLIENT
+from moxtls.dns.resolver import MAX_QUERIES_PER_CLIENT
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.message.addresses import FromField
