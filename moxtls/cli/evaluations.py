@@ -59,12 +59,12 @@ async def _evaluations(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 async def _reasons(shell: Shell) -> dict[Domain, list[str]]:
-    from moxtls.reporting.service import pendingPeriods, refusals
-
     """
     The reasons why a policy domain gets no report, as in C{report pending --now}: one
     for each policy of the domain, empty where a report is due.
     """
+    from moxtls.reporting.service import pendingPeriods, refusals
+
     source = (await shell.base()).source(ReportKind.DMARC)
     periods = await pendingPeriods(source, shell.now(), early=True)
     shell.output.progress(f"looking up {len(periods)} domains")
