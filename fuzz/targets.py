@@ -116,7 +116,7 @@ def _sent(data: bytes) -> None:
 
 
 def _notification(data: bytes) -> None:
-    from moxtls.reporting.suppression import readDSN
+    from moxtls.reporting.destinations import readDSN
 
     readDSN(data)
 
@@ -126,7 +126,7 @@ def _policyRecords(data: bytes) -> None:
     MTA-STS and TLSRPT: records, policies and URIs.
     """
     from moxtls.mtasts.policy import parsePolicy
-    from moxtls.reporting.rua import chooseDestinations
+    from moxtls.reporting.destinations import chooseDestinations
     from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord
 
     parsePolicy(data)
@@ -137,7 +137,7 @@ def _policyRecords(data: bytes) -> None:
 
 def _dmarcRecord(data: bytes) -> None:
     from moxtls.dmarc.record import DMARCRecordError, findDMARCRecord, parseDMARCRecord
-    from moxtls.reporting.rua import chooseDestinations
+    from moxtls.reporting.destinations import chooseDestinations
 
     findDMARCRecord([b"v=DMARC1;" + data, data])
     record = parseDMARCRecord(data)
@@ -301,7 +301,7 @@ TARGETS = {
     ),
     "notification": Target(
         _notification,
-        ("moxtls.reporting.suppression", "moxtls.message.mime"),
+        ("moxtls.reporting.destinations", "moxtls.message.mime"),
         (
             b"Content-Type: multipart/report; boundary=b\n\n--b\n"
             b"Content-Type: message/delivery-status\n\nReporting-MTA: dns; x\n\n"
@@ -310,7 +310,7 @@ TARGETS = {
     ),
     "dmarcrecord": Target(
         _dmarcRecord,
-        ("moxtls.dmarc.record", "moxtls.reporting.rua"),
+        ("moxtls.dmarc.record", "moxtls.reporting.destinations"),
         (
             b"v=DMARC1; p=reject; sp=none; np=quarantine; t=y; psd=n; adkim=s; "
             b"rua=mailto:a@b.example!10m,mailto:c@d.example; fo=1:d; pct=5; ri=3600",

@@ -60,7 +60,7 @@ from moxtls.message.trace import ClientInfo
 from moxtls.mtasts.cache import PolicyCache, PolicyFetcher
 from moxtls.reception.delivery import VerdictDispatcher
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
-from moxtls.reporting.rua import parseDestination
+from moxtls.reporting.destinations import parseDestination
 from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from moxtls.reporting.types import OutgoingReport
 from moxtls.tls.dane import DANEVerdict, usableRecords, verifyDANE

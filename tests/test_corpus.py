@@ -14,8 +14,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.domain import Domain
-from moxtls.reporting.rua import chooseDestinations
-from moxtls.reporting.suppression import readDSN
+from moxtls.reporting.destinations import chooseDestinations, readDSN
 from moxtls.tlsrpt.generate import findFaults
 from moxtls.tlsrpt.parse import (
     MalformedReport,

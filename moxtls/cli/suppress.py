@@ -19,8 +19,11 @@ from moxtls.cli.shell import (
     moment,
 )
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.rua import InvalidDestination, canonicalURI
-from moxtls.reporting.suppression import MANUAL_PERIOD
+from moxtls.reporting.destinations import (
+    MANUAL_PERIOD,
+    InvalidDestination,
+    canonicalURI,
+)
 from moxtls.reporting.types import Suppression
 
 

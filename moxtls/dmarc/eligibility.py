@@ -25,7 +25,7 @@ from moxtls.dmarc.record import parseTags, parseURIs
 from moxtls.dmarc.types import PeriodSummary, ReportURI
 from moxtls.dns.types import Answer, LookupGenerator, LookupQuestion, RRType, parallel
 from moxtls.domain import MAX_DOMAIN_LENGTH, Domain
-from moxtls.reporting.rua import (
+from moxtls.reporting.destinations import (
     MAX_DESTINATIONS,
     MAX_REASONS,
     InvalidDestination,

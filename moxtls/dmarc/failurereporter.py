@@ -46,9 +46,13 @@ from moxtls.message.mime import MessageStamp
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
 from moxtls.reporting.compose import ReportIdentity
+from moxtls.reporting.destinations import (
+    afterFailure,
+    canonicalURI,
+    canReset,
+    parseDestination,
+)
 from moxtls.reporting.handover import MAX_ATTEMPTS
-from moxtls.reporting.rua import canonicalURI, parseDestination
-from moxtls.reporting.suppression import afterFailure, canReset
 from moxtls.tasks import TaskGroup, ignoreCancelled, resolve
 
 #: Reports with lookups at a time.

@@ -36,7 +36,7 @@ from moxtls.interfaces import (
     ISenderHistory,
 )
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.rua import parseDestination
+from moxtls.reporting.destinations import parseDestination
 from moxtls.reporting.schedule import intervalSpan, lastHour, staleHoursBefore
 from moxtls.reporting.types import (
     DocumentVariant,

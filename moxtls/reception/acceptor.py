@@ -54,7 +54,7 @@ from moxtls.reception.policy import (
     verdictEvent,
 )
 from moxtls.reception.recipients import Directory, NotLocal, parseForwardPath
-from moxtls.reporting.suppression import bounceMailbox
+from moxtls.reporting.destinations import bounceMailbox
 from moxtls.smtp.server.data import HEADER_TOO_LONG
 from moxtls.smtp.server.interfaces import (
     RECIPIENT_OK,

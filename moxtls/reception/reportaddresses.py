@@ -17,7 +17,7 @@ from moxtls.dmarc.discovery import PublicSuffixes, discover
 from moxtls.dns.types import RRType
 from moxtls.domain import Address, Domain
 from moxtls.interfaces import IResolver
-from moxtls.reporting.rua import chooseDestinations
+from moxtls.reporting.destinations import chooseDestinations
 from moxtls.tasks import TaskGroup, gather, ignoreCancelled, resolve
 from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
 

@@ -32,7 +32,7 @@ from moxtls.message.mime import (
     textPart,
 )
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.rua import ReportDestination, parseDestination
+from moxtls.reporting.destinations import ReportDestination, parseDestination
 from moxtls.reporting.types import OutgoingReport, ReportDraft, ReportKey, ReportState
 
 #: RFC 2045 6.8: 57 bytes make a line of 76.

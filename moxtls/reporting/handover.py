@@ -22,9 +22,13 @@ from moxtls.interfaces import (
 )
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
-from moxtls.reporting.rua import parseDestination
+from moxtls.reporting.destinations import (
+    afterFailure,
+    canReset,
+    parseDestination,
+    readDSN,
+)
 from moxtls.reporting.schedule import MAX_AGE
-from moxtls.reporting.suppression import afterFailure, canReset, readDSN
 from moxtls.reporting.types import OutgoingReport, ReportKey, ReportState
 from moxtls.tasks import TaskGroup, ignoreCancelled
 

@@ -20,7 +20,7 @@ from moxtls.dates import DAY
 from moxtls.https import HTTPSErrorKind, HTTPSFailure, Response
 from moxtls.interfaces import ICourier, IResultRecorder
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Result
-from moxtls.reporting.rua import InvalidDestination, canonicalURI
+from moxtls.reporting.destinations import InvalidDestination, canonicalURI
 
 #: Maximum number of redirects per attempt.
 MAX_REDIRECTS = 3

@@ -20,9 +20,9 @@ from moxtls.domain import Domain
 from moxtls.interfaces import ILeases, IReportArchive, IReportSource, IReportSubmitter
 from moxtls.outages import logUnlessOutage
 from moxtls.reporting.compose import ReportComposer
+from moxtls.reporting.destinations import BOUNCE_WINDOW
 from moxtls.reporting.handover import Outbox
 from moxtls.reporting.schedule import MAX_AGE, MAX_JITTER, WINDOWS, spacing, untilTick
-from moxtls.reporting.suppression import BOUNCE_WINDOW
 from moxtls.reporting.types import NoReport, ReportDraft, ReportPeriod, Retention
 from moxtls.tasks import TaskGroup, gather, ignoreCancelled
 

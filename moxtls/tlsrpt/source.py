@@ -16,7 +16,7 @@ from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore, IReportSource, IResolver
 from moxtls.queue.types import ReportKind
-from moxtls.reporting.rua import chooseDestinations
+from moxtls.reporting.destinations import chooseDestinations
 from moxtls.reporting.schedule import dueBefore, staleBefore
 from moxtls.reporting.types import (
     NoReport,

@@ -26,7 +26,7 @@ from moxtls.dmarc.types import PeriodSummary
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
-from moxtls.reporting.rua import MAX_DESTINATIONS, MAX_REASONS
+from moxtls.reporting.destinations import MAX_DESTINATIONS, MAX_REASONS
 from moxtls.tasks import resolve
 from tests.dmarc.reports import PUBLISHED
 from tests.dmarc.zone import Zone

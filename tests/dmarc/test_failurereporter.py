@@ -36,7 +36,7 @@ from moxtls.interfaces import IReportObserver, IVerdictObserver
 from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
 from moxtls.reporting.compose import ReportIdentity
-from moxtls.reporting.suppression import BOUNCE_WINDOW, MIN_PERIOD
+from moxtls.reporting.destinations import BOUNCE_WINDOW, MIN_PERIOD
 from moxtls.reporting.types import Suppression
 from tests.dmarc.failures import DISCOVERY, HEADER, RECORD, SIGNATURE, failed
 from tests.dmarc.reports import DMARCWorld

@@ -20,6 +20,7 @@ from moxtls.interfaces import IReportObserver, IReportSubmitter
 from moxtls.ledger.ledger import MemoryLedger
 from moxtls.queue.memory import MemoryQueue
 from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
+from moxtls.reporting.destinations import BOUNCE_WINDOW
 from moxtls.reporting.handover import (
     FAILURE_PAUSE,
     MAX_FAILURES,
@@ -29,7 +30,6 @@ from moxtls.reporting.handover import (
     reportEnvelope,
 )
 from moxtls.reporting.schedule import MAX_AGE
-from moxtls.reporting.suppression import BOUNCE_WINDOW
 from moxtls.reporting.types import (
     OutgoingReport,
     ReportPeriod,
@@ -39,7 +39,7 @@ from moxtls.reporting.types import (
 from tests.ledger.values import file
 from tests.reporting.support import DAY as WHEN
 from tests.reporting.support import ids, report
-from tests.reporting.test_suppression import DSN
+from tests.reporting.test_destinations import DSN
 
 URI = "mailto:tls@a.example"
 FAILED = DSN % (b"failed", b"5.1.1")

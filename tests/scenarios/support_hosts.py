@@ -37,9 +37,9 @@ from moxtls.reception.delivery import MailboxDelivery, VerdictDispatcher
 from moxtls.reception.recipients import Directory
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
+from moxtls.reporting.destinations import bounceMailbox
 from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
 from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
-from moxtls.reporting.suppression import bounceMailbox
 from moxtls.reporting.types import OutgoingReport
 from moxtls.smtp.client.connection import ClientSettings
 from moxtls.smtp.client.session import ClientSession
@@ -53,7 +53,7 @@ from tests.certificates import root, selfSigned, trusting
 from tests.mtasts.fakes import FakeFetcher
 from tests.network import SMTP, Network, Serving
 from tests.reporting.support import ED25519_PEM, ids
-from tests.reporting.test_suppression import DSN
+from tests.reporting.test_destinations import DSN
 from tests.scenarios.support import publishRecord
 
 STEP = 30 * MINUTE

@@ -16,7 +16,7 @@ from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.ledger.ledger import Ledger as SQLLedger
 from moxtls.ledger.ledger import MemoryLedger
-from moxtls.reporting.rua import canonicalURI
+from moxtls.reporting.destinations import canonicalURI
 from moxtls.reporting.types import ReportState
 from tests.ledger.test_ledger import emptied, emptyFile
 from tests.queue.killing import quickDirectory

@@ -18,12 +18,12 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import ExtendedError, RRType
 from moxtls.domain import Domain
 from moxtls.queue.types import DeliveryStatus, ReportKind, Result
+from moxtls.reporting.destinations import bounceMailbox
 from moxtls.reporting.handover import ReportDeliveryTracker
-from moxtls.reporting.suppression import bounceMailbox
 from moxtls.reporting.types import OutgoingReport, ReportState, Suppression
 from tests.dmarc.reports import SPAN, DMARCWorld, evaluation, unpacked
 from tests.reporting.support import ED25519, SUBMITTER, A, signatures
-from tests.reporting.test_suppression import DSN
+from tests.reporting.test_destinations import DSN
 
 URI = "mailto:dmarc@a.example"
 

@@ -30,7 +30,7 @@ from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportServic
 from tests.network import OUR_IP
 from tests.queue.killing import quickDirectory
 from tests.reporting.support import ED25519_PEM
-from tests.reporting.test_suppression import DSN
+from tests.reporting.test_destinations import DSN
 from tests.scenarios.support_hosts import CONFIG, Internet, MailHost
 
 FIRST = date(2026, 11, 24)
