@@ -39,7 +39,7 @@ from moxtls.queue.types import Envelope
 from moxtls.smtp.client.connection import ClientSettings, addressEndpoint
 from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.types import TLSMode
-from moxtls.tls.verify import trustStoreOf
+from moxtls.tls.openssl import trustStoreOf
 from moxtls.tlsrpt.types import SessionOutcome
 
 #: Destinations, and messages to each of them.

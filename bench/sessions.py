@@ -45,7 +45,7 @@ from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus
 from moxtls.smtp.client.connection import ClientSettings, addressEndpoint
 from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.types import TLSMode, Transaction
-from moxtls.tls.verify import TrustStore, trustStoreOf
+from moxtls.tls.openssl import TrustStore, trustStoreOf
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.types import FailureDetail
 

@@ -64,8 +64,8 @@ from moxtls.reporting.destinations import parseDestination
 from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from moxtls.reporting.types import OutgoingReport
 from moxtls.tls.dane import DANEVerdict, usableRecords, verifyDANE
+from moxtls.tls.openssl import loadTrustStore
 from moxtls.tls.resulttype import certificateFailure
-from moxtls.tls.verify import loadTrustStore
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.tlsrpt.types import (

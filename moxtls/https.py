@@ -45,8 +45,8 @@ from moxtls.dns.types import ADDRESS_TYPES, ExtendedError
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.interfaces import IResolver
 from moxtls.tasks import cancelPromptly, gather
+from moxtls.tls.openssl import RecordingVerifier, TrustStore
 from moxtls.tls.session import CertificateVerification
-from moxtls.tls.verify import RecordingVerifier, TrustStore
 
 __all__ = [
     "CertificateVerification",
@@ -158,7 +158,7 @@ class HTTPSClient:
         timeout: float = REQUEST_TIMEOUT,
     ) -> None:
         """
-        @param trust: From L{moxtls.tls.verify.loadTrustStore}.
+        @param trust: From L{moxtls.tls.openssl.loadTrustStore}.
         @param port: The port for URLs without one.
         @param timeout: Seconds for a whole request, from the DNS lookup to the
             end of the body.

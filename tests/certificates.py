@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from moxtls.tls.verify import TrustStore, trustStoreOf
+from moxtls.tls.openssl import TrustStore, trustStoreOf
 
 _DAY = timedelta(days=1)
 

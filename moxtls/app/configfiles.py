@@ -45,8 +45,8 @@ from moxtls.dns.types import NameServer, systemNameServers
 from moxtls.domain import Domain
 from moxtls.regularfiles import checkedFile
 from moxtls.smtp.passwords import InvalidPassword, StoredPassword
+from moxtls.tls.openssl import TrustStore, loadTrustStore
 from moxtls.tls.server import ReloadingContext, certificateProblems
-from moxtls.tls.verify import TrustStore, loadTrustStore
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 #: The C{s=} tag of a key that signs TLS reports only (RFC 8460 3).

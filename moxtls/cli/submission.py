@@ -18,7 +18,7 @@ from moxtls.queue.types import Envelope
 from moxtls.smtp.client.connection import ClientSettings, SessionError, addressEndpoint
 from moxtls.smtp.client.session import ClientSession, openSession
 from moxtls.smtp.types import RecipientReply, TLSMode, Transaction
-from moxtls.tls.verify import trustStoreOf
+from moxtls.tls.openssl import trustStoreOf
 
 #: The exit status of sendmail for a temporary failure, <sysexits.h>.
 EX_TEMPFAIL = 75

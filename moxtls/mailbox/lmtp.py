@@ -40,7 +40,7 @@ from moxtls.smtp.client.connection import (
 )
 from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.types import Reply, Timeouts, TLSMode, Transaction
-from moxtls.tls.verify import noTrust
+from moxtls.tls.openssl import noTrust
 
 #: Simultaneous connections, each with one message at a time: a few are enough for a
 #: server that waits for its disk.

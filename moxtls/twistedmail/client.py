@@ -40,10 +40,16 @@ from moxtls.smtp.client.replies import (
     parseExtensions,
     parseReply,
 )
-from moxtls.tls.openssl import isCertificateRefusal, tlsErrorOf
+from moxtls.tls.openssl import (
+    TrustStore,
+    isCertificateRefusal,
+    loadTrustStore,
+    peerChain,
+    tlsErrorOf,
+    verifyChain,
+)
 from moxtls.tls.resulttype import UNSPECIFIED, classify
 from moxtls.tls.session import SessionRecord, STARTTLSResult, TLSError
-from moxtls.tls.verify import TrustStore, loadTrustStore, peerChain, verifyChain
 from moxtls.tlsrpt.types import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
 
 

@@ -29,8 +29,8 @@ from moxtls.dns.types import TLSA
 from moxtls.smtp.client.conversation import Awaiting
 from moxtls.smtp.dotstuffing import DotStuffing
 from moxtls.smtp.types import Credentials, RecipientReply, Reply, Timeouts, TLSMode
+from moxtls.tls.openssl import TrustStore
 from moxtls.tls.session import SessionRecord
-from moxtls.tls.verify import TrustStore
 
 #: Octets of a message in memory at a time: what Twisted's transports buffer before
 #: they pause a producer.

@@ -55,7 +55,7 @@ from moxtls.smtp.client.replies import Extensions, splitByLimits
 from moxtls.smtp.types import RecipientReply, TLSMode, Transaction
 from moxtls.tasks import Timeout
 from moxtls.tls.dane import verifyDANE
-from moxtls.tls.openssl import tlsErrorOf
+from moxtls.tls.openssl import RecordingVerifier, tlsErrorOf
 from moxtls.tls.resulttype import certificateFailure
 from moxtls.tls.session import (
     CLOSE_NOTIFY,
@@ -64,7 +64,6 @@ from moxtls.tls.session import (
     STARTTLSResult,
     TLSError,
 )
-from moxtls.tls.verify import RecordingVerifier
 
 _MISMATCHES = (DANEVerdict.NO_MATCH, DANEVerdict.NO_MATCH_WITH_ERRORS)
 

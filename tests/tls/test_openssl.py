@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.tls.verify}.
+Tests for L{moxtls.tls.openssl}.
 """
 
 from __future__ import annotations
@@ -7,11 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import (
-    DNSName,
-    IssuerAlternativeName,
-    load_der_x509_certificate,
-)
+from cryptography.x509 import DNSName, IssuerAlternativeName, load_der_x509_certificate
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Protocol
@@ -19,14 +15,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from moxtls.tls.session import CertificateVerification
-from moxtls.tls.verify import (
+from moxtls.tls.openssl import (
     RecordingVerifier,
     TrustStore,
     loadTrustStore,
     matchesName,
     verifyChain,
 )
+from moxtls.tls.session import CertificateVerification
 from tests.certificates import Identity, good, root, selfSigned, trusting
 from tests.starttls import Link, ServerTLSCreator
 from tests.tls.chains import Traits, make
