@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.reporting.test_destinations -*-
 """
-Destinations of reports: the URIs of rua tags in canonical form, and the suppression of
-destinations after delivery failures, of which delivery status notifications (DSNs, RFC
-3464) tell.  No I/O.
+Parses the URIs of C{rua} tags into canonical destinations, suppresses destinations
+after delivery failures, and reads the delivery status notifications (DSNs, RFC 3464)
+about reports.  No I/O.
 """
 
 from __future__ import annotations
