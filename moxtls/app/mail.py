@@ -38,8 +38,7 @@ from moxtls.reception.recipients import Directory
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.reception.submission import Submission
 from moxtls.reporting.destinations import bounceMailbox
-from moxtls.reporting.handover import ReportDeliveryTracker
-from moxtls.reporting.httpsupload import HTTPSCourier
+from moxtls.reporting.handover import HTTPSCourier, ReportDeliveryTracker
 from moxtls.smtp.client.connection import ClientSettings
 from moxtls.smtp.server.interfaces import IMessageDelivery
 from moxtls.smtp.types import Credentials, TLSMode

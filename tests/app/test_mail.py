@@ -16,7 +16,7 @@ from moxtls.mailbox.lmtp import LMTPMailbox
 from moxtls.mailbox.maildir import Maildir
 from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.queue.types import Batch, destinationOf
-from moxtls.reporting.httpsupload import HTTPSCourier
+from moxtls.reporting.handover import HTTPSCourier
 from tests.configs import makeComponents
 
 ACCOUNT = """

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.httpsupload}.
+Tests for L{moxtls.reporting.handover}: uploads to HTTPS destinations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from moxtls.https import HTTPSErrorKind, HTTPSFailure, Response
 from moxtls.interfaces import ICourier
 from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, ReportKind, Result
-from moxtls.reporting.httpsupload import HTTPSCourier, retryAfter
+from moxtls.reporting.handover import HTTPSCourier, retryAfter
 
 URI = "https://a.example/tlsrpt"
 #: Wed, 25 Nov 2026 00:00:00 GMT
