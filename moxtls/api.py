@@ -65,7 +65,7 @@ from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportServic
 from moxtls.reporting.types import OutgoingReport
 from moxtls.tls.dane import DANEVerdict, usableRecords, verifyDANE
 from moxtls.tls.openssl import loadTrustStore
-from moxtls.tls.resulttype import certificateFailure
+from moxtls.tls.session import certificateFailure
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.tlsrpt.types import (

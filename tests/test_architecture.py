@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import moxtls
 from moxtls.mtasts import cache, policy
 from moxtls.mtasts.policy import STSRecordError
-from moxtls.tls import resulttype
+from moxtls.tls import session
 from tests.test_layers import PURE
 
 PACKAGE = Path(moxtls.__file__).parent
@@ -72,7 +72,7 @@ class ArchitectureTests(SynchronousTestCase):
         failures = (cache.NOT_SERVED, cache.NOT_FETCHED, cache.INVALID)
         codes = {each.reasonCode for each in (*failures, policy.BACKOFF_FAILURE)}
         codes |= set(STSRecordError) | {policy.FALLBACK_SUFFIX}
-        source = Path(resulttype.__file__).read_text()
+        source = Path(session.__file__).read_text()
         codes |= set(re.findall(r'"([a-z0-9]+(?:[-+][a-z0-9]+)+)"', source))
         self.assertGreater(len(codes), 15)
         for code in codes:

@@ -85,7 +85,6 @@ PURE = {
     "taglist.py",
     "tls/chains.py",
     "tls/dane.py",
-    "tls/resulttype.py",
     "tls/session.py",
     "tlsrpt/generate.py",
     "tlsrpt/parse.py",

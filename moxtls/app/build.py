@@ -53,7 +53,7 @@ from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
 from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
 from moxtls.smtp.client.connection import ClientSettings, addressEndpoint
-from moxtls.tls.resulttype import certificateFailure
+from moxtls.tls.session import certificateFailure
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.workers.process import IWorkerReactor

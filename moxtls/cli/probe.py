@@ -13,8 +13,7 @@ from moxtls.cli.shell import Shell, addCommand, domainArgument
 from moxtls.dates import spanOfDay, utcDay
 from moxtls.delivery.probe import HostProbe, ProbeResult
 from moxtls.delivery.probe import probe as probeDomain
-from moxtls.tls.resulttype import certificateFailure
-from moxtls.tls.session import SessionRecord
+from moxtls.tls.session import SessionRecord, certificateFailure
 from moxtls.tlsrpt.generate import TLSReportMetadata, composeReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.types import FailureDetail, PolicyTally

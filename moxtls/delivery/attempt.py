@@ -5,7 +5,7 @@ MTA-STS, and records how TLS went.
 
 L{DirectAttempt} makes the lookups and connections; the decisions are in
 L{moxtls.delivery.mx}, L{moxtls.delivery.tls},
-L{moxtls.delivery.results} and L{moxtls.tls.resulttype}.
+L{moxtls.delivery.results} and L{moxtls.tls.session}.
 """
 
 from __future__ import annotations

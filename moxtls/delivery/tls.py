@@ -17,8 +17,7 @@ from moxtls.mtasts.policy import Mode, STSLookup, STSPolicy, matchesPolicy
 from moxtls.queue.types import Batch, ReportKind
 from moxtls.smtp.types import TLSMode
 from moxtls.tls.dane import TLSALookup, TLSALookupError, policyStrings
-from moxtls.tls.resulttype import classify
-from moxtls.tls.session import SessionRecord
+from moxtls.tls.session import SessionRecord, classify
 from moxtls.tlsrpt.types import (
     FailureDetail,
     PolicyTally,

@@ -48,8 +48,13 @@ from moxtls.tls.openssl import (
     tlsErrorOf,
     verifyChain,
 )
-from moxtls.tls.resulttype import UNSPECIFIED, classify
-from moxtls.tls.session import SessionRecord, STARTTLSResult, TLSError
+from moxtls.tls.session import (
+    UNSPECIFIED,
+    SessionRecord,
+    STARTTLSResult,
+    TLSError,
+    classify,
+)
 from moxtls.tlsrpt.types import PolicyTally, PolicyType, SessionOutcome, TLSPolicy
 
 

@@ -21,8 +21,8 @@ from moxtls.domain import Domain
 from moxtls.mtasts.policy import Mode, STSLookup, STSPolicy
 from moxtls.queue.types import ReportKind
 from moxtls.smtp.types import TLSMode
-from moxtls.tls.dane import TLSALookup, TLSALookupError
-from moxtls.tls.session import DANEVerdict, SessionRecord, STARTTLSResult
+from moxtls.tls.dane import DANEVerdict, TLSALookup, TLSALookupError
+from moxtls.tls.session import SessionRecord, STARTTLSResult
 from moxtls.tlsrpt.types import FailureDetail, PolicyType, ResultType, TLSPolicy
 
 HOST = Domain("mx.example")

@@ -26,7 +26,7 @@ from moxtls.mtasts.cache import (
     RefreshResult,
 )
 from moxtls.mtasts.policy import CachedPolicy, Mode, STSLookup, STSPolicy
-from moxtls.tls.resulttype import certificateFailure
+from moxtls.tls.session import certificateFailure
 from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.certificates import good
 from tests.mtasts.fakes import DAY, DOMAIN, RECORD, FakeFetcher, entry, policy

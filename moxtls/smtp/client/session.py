@@ -54,15 +54,14 @@ from moxtls.smtp.client.conversation import (
 from moxtls.smtp.client.replies import Extensions, splitByLimits
 from moxtls.smtp.types import RecipientReply, TLSMode, Transaction
 from moxtls.tasks import Timeout
-from moxtls.tls.dane import verifyDANE
+from moxtls.tls.dane import DANEVerdict, verifyDANE
 from moxtls.tls.openssl import RecordingVerifier, tlsErrorOf
-from moxtls.tls.resulttype import certificateFailure
 from moxtls.tls.session import (
     CLOSE_NOTIFY,
-    DANEVerdict,
     SessionRecord,
     STARTTLSResult,
     TLSError,
+    certificateFailure,
 )
 
 _MISMATCHES = (DANEVerdict.NO_MATCH, DANEVerdict.NO_MATCH_WITH_ERRORS)

@@ -36,8 +36,9 @@ from moxtls.smtp.types import (
     TLSMode,
     Transaction,
 )
+from moxtls.tls.dane import DANEVerdict
 from moxtls.tls.openssl import tlsErrorOf
-from moxtls.tls.session import DANEVerdict, SessionRecord, STARTTLSResult, TLSError
+from moxtls.tls.session import SessionRecord, STARTTLSResult, TLSError
 from tests.certificates import Identity, good, root, selfSigned, trusting
 from tests.smtp.scripted import Scripted
 from tests.starttls import BUFFER, CLIENT_IP, SERVER_IP, Failing, Reaching

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.tls.resulttype}.
+Tests for L{moxtls.tls.session}.
 """
 
 from __future__ import annotations
@@ -9,18 +9,16 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.tls.resulttype import (
-    ClassifiedSession,
-    certificateFailure,
-    classify,
-    tlsErrorFailure,
-)
+from moxtls.tls.dane import DANEVerdict
 from moxtls.tls.session import (
     CertificateVerification,
-    DANEVerdict,
+    ClassifiedSession,
     SessionRecord,
     STARTTLSResult,
     TLSError,
+    certificateFailure,
+    classify,
+    tlsErrorFailure,
 )
 from moxtls.tlsrpt.types import FailureDetail, ResultType
 from tests.certificates import good
