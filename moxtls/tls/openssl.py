@@ -58,78 +58,6 @@ _CIPHERS = b"DEFAULT:@SECLEVEL=1"
 # RFC 8446 6: the level of an alert.
 _FATAL = 2
 
-_Kind = TLSError.Kind
-
-# How OpenSSL names alerts that were received; releases differ in the prefix.
-_ALERT = re.compile(r"(?:tls|ssl/tls|sslv3|tlsv1|tlsv13) (?:alert )?(.+)\Z")
-_ALERT_NUMBERS = {
-    "unexpected message": 10,
-    "bad record mac": 20,
-    "decryption failed": 21,
-    "record overflow": 22,
-    "decompression failure": 30,
-    "handshake failure": 40,
-    "no certificate": 41,
-    "bad certificate": 42,
-    "unsupported certificate": 43,
-    "certificate revoked": 44,
-    "certificate expired": 45,
-    "certificate unknown": 46,
-    "illegal parameter": 47,
-    "unknown ca": 48,
-    "access denied": 49,
-    "decode error": 50,
-    "decrypt error": 51,
-    "export restriction": 60,
-    "protocol version": 70,
-    "insufficient security": 71,
-    "internal error": 80,
-    "inappropriate fallback": 86,
-    "user cancelled": 90,
-    "no renegotiation": 100,
-    "missing extension": 109,
-    "unsupported extension": 110,
-    "certificate unobtainable": 111,
-    "unrecognized name": 112,
-    "bad certificate status response": 113,
-    "bad certificate hash value": 114,
-    "unknown psk identity": 115,
-    "certificate required": 116,
-    "general error": 117,
-    "no application protocol": 120,
-    "ech required": 121,
-}
-# The peer sent something other than a TLS record.
-_NOT_TLS = frozenset(
-    {
-        "wrong version number",
-        "packet length too long",
-        "data length too long",
-        "http request",
-        "https proxy request",
-        "unknown protocol",
-        "record length mismatch",
-    }
-)
-_CLOSE_NOTIFY = "close notify"
-_VERIFY_FAILED = "certificate verify failed"
-# The alerts that OpenSSL sends with its own errors (RFC 8446 6.2): it doesn't tell
-# them.
-_LOCAL_ALERTS = {
-    "unexpected message": 10,
-    "bad record mac": 20,
-    "decryption failed or bad record mac": 20,
-    "dh key too small": 40,
-    "no shared cipher": 40,
-    _VERIFY_FAILED: 42,
-    "wrong cipher returned": 47,
-    "bad signature": 51,
-    "length mismatch": 50,
-    "unsupported protocol": 70,
-    "wrong ssl version": 70,
-    "inappropriate fallback": 86,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class TrustStore:
@@ -344,6 +272,79 @@ def _isAddress(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_Kind = TLSError.Kind
+
+# How OpenSSL names alerts that were received; releases differ in the prefix.
+_ALERT = re.compile(r"(?:tls|ssl/tls|sslv3|tlsv1|tlsv13) (?:alert )?(.+)\Z")
+_ALERT_NUMBERS = {
+    "unexpected message": 10,
+    "bad record mac": 20,
+    "decryption failed": 21,
+    "record overflow": 22,
+    "decompression failure": 30,
+    "handshake failure": 40,
+    "no certificate": 41,
+    "bad certificate": 42,
+    "unsupported certificate": 43,
+    "certificate revoked": 44,
+    "certificate expired": 45,
+    "certificate unknown": 46,
+    "illegal parameter": 47,
+    "unknown ca": 48,
+    "access denied": 49,
+    "decode error": 50,
+    "decrypt error": 51,
+    "export restriction": 60,
+    "protocol version": 70,
+    "insufficient security": 71,
+    "internal error": 80,
+    "inappropriate fallback": 86,
+    "user cancelled": 90,
+    "no renegotiation": 100,
+    "missing extension": 109,
+    "unsupported extension": 110,
+    "certificate unobtainable": 111,
+    "unrecognized name": 112,
+    "bad certificate status response": 113,
+    "bad certificate hash value": 114,
+    "unknown psk identity": 115,
+    "certificate required": 116,
+    "general error": 117,
+    "no application protocol": 120,
+    "ech required": 121,
+}
+# The peer sent something other than a TLS record.
+_NOT_TLS = frozenset(
+    {
+        "wrong version number",
+        "packet length too long",
+        "data length too long",
+        "http request",
+        "https proxy request",
+        "unknown protocol",
+        "record length mismatch",
+    }
+)
+_CLOSE_NOTIFY = "close notify"
+_VERIFY_FAILED = "certificate verify failed"
+# The alerts that OpenSSL sends with its own errors (RFC 8446 6.2): it doesn't tell
+# them.
+_LOCAL_ALERTS = {
+    "unexpected message": 10,
+    "bad record mac": 20,
+    "decryption failed or bad record mac": 20,
+    "dh key too small": 40,
+    "no shared cipher": 40,
+    _VERIFY_FAILED: 42,
+    "wrong cipher returned": 47,
+    "bad signature": 51,
+    "length mismatch": 50,
+    "unsupported protocol": 70,
+    "wrong ssl version": 70,
+    "inappropriate fallback": 86,
+}
 
 
 class TLSConnection(SSL.Connection):
