@@ -23,7 +23,7 @@ from zope.interface import implementer
 from bench.children import printPorts, readPEM
 from bench.identity import HOST
 from bench.settings import IReactor
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import RECIPIENT_OK, SENDER_OK, ListenerSettings
 from moxtls.smtp.server.interfaces import IMessage as IServerMessage

@@ -56,7 +56,7 @@ from moxtls.interfaces import (
     IVerdictObserver,
 )
 from moxtls.ledger.ledger import Ledger, MemoryLedger
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.mtasts.cache import PolicyCache, PolicyFetcher
 from moxtls.reception.delivery import VerdictDispatcher
 from moxtls.reporting.compose import ReportComposer, ReportIdentity

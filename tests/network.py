@@ -22,7 +22,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
 from moxtls.smtp.server.state import ServerSettings, TransactionState

@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.ipaddresses import canonicalIP, ipOrEmpty, parseIP, parseNetwork
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 
 
 class AddressTests(SynchronousTestCase):

@@ -61,8 +61,7 @@ from moxtls.domain import MAX_DOMAIN_LENGTH, Domain
 from moxtls.interfaces import IResolver
 from moxtls.ipaddresses import parseIP
 from moxtls.message.addresses import authorDomains
-from moxtls.message.header import Header, splitHeader, splitMessage
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo, Header, splitHeader, splitMessage
 from moxtls.smtp.rates import networkOf
 from moxtls.tasks import resolve
 from moxtls.workers.batches import Batches

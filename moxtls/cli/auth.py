@@ -18,7 +18,7 @@ from moxtls.cli.shell import CommandError, Shell, addCommand
 from moxtls.domain import Address, InvalidAddress
 from moxtls.ipaddresses import parseIP
 from moxtls.ledger.ledger import MemoryLedger
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 
 #: The maximum size of a message: as much as most hosts accept.
 MAX_SIZE = 100 * 1024 * 1024

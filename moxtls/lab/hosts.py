@@ -43,7 +43,7 @@ from moxtls.lab.keys import Identity, LabCA, selfSigned
 from moxtls.lab.plan import MailHost, policyText
 from moxtls.lab.scenario import UPLOAD_HOST, UPLOAD_PATH, LabDestination, PolicyHost
 from moxtls.lab.zones import PAYLOAD
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
 from moxtls.smtp.server.state import ServerSettings, TransactionState

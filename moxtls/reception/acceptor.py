@@ -29,13 +29,14 @@ from moxtls.interfaces import IMailbox
 from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.message.header import (
     MAX_HEADER,
+    ClientInfo,
     Header,
     headerEnd,
+    receivedHeader,
     removeForgedResults,
     splitHeader,
 )
 from moxtls.message.spooled import SpooledMessage
-from moxtls.message.trace import ClientInfo, receivedHeader
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.types import ReportKind
 from moxtls.reception.delivery import MailboxDelivery, StoredMessage, VerdictDispatcher

@@ -23,9 +23,8 @@ from moxtls.dmarc.types import DMARCPolicy, FinalDisposition, Verdict, VerdictEv
 from moxtls.domain import Address, Domain
 from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.message.addresses import FromField
-from moxtls.message.header import Header, headerFields
+from moxtls.message.header import MAIL_LOOP, Header, headerFields, isLooping
 from moxtls.message.mime import contentType
-from moxtls.message.trace import MAIL_LOOP, isLooping
 from moxtls.reception.recipients import Role, Target
 from moxtls.smtp.types import Reply
 

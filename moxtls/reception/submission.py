@@ -16,16 +16,17 @@ from zope.interface import implementer
 
 from moxtls.domain import Address
 from moxtls.interfaces import IQueue
-from moxtls.message.header import MAX_HEADER, headerOf
-from moxtls.message.spooled import SpooledMessage
-from moxtls.message.trace import (
+from moxtls.message.header import (
     MAIL_LOOP,
+    MAX_HEADER,
     ClientInfo,
+    headerOf,
     isLooping,
     missingSubmissionFields,
     receivedHeader,
     saysTLSNotRequired,
 )
+from moxtls.message.spooled import SpooledMessage
 from moxtls.queue.types import Envelope, isResponse
 from moxtls.reception.recipients import parseForwardPath
 from moxtls.smtp.server.data import InvalidMessage

@@ -20,7 +20,7 @@ from zope.interface import Interface, implementer
 
 from moxtls.dmarc.types import VerdictEvent
 from moxtls.interfaces import IVerdictObserver
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.smtp.server.interfaces import TRY_LATER
 from moxtls.smtp.types import Reply
 

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import ServerFactory
 from twisted.mail.smtp import SMTP
 
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.smtp.types import Reply
 from moxtls.twistedmail.messages import (
     BufferedMessage,

@@ -25,9 +25,8 @@ from moxtls.authentication.outcome import (
 )
 from moxtls.dmarc.types import FinalDisposition, VerdictEvent
 from moxtls.domain import Address, InvalidAddress
-from moxtls.message.header import Header
+from moxtls.message.header import ClientInfo, Header
 from moxtls.message.spooled import SpooledMessage
-from moxtls.message.trace import ClientInfo
 from moxtls.reception.acceptor import StreamingMessage
 from moxtls.reception.delivery import VerdictDispatcher
 from moxtls.reception.policy import (

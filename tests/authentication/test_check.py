@@ -28,8 +28,7 @@ from moxtls.dns.resolver import MAX_QUERIES_PER_CLIENT
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.message.addresses import FromField
-from moxtls.message.header import headerEnd, splitHeader
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo, headerEnd, splitHeader
 from tests.reception.signed import (
     BODY,
     HOST,

@@ -48,7 +48,7 @@ from moxtls.lab.mail import (
     seenOn,
 )
 from moxtls.lab.messages import MESSAGES, LabMessage
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
 from moxtls.smtp.server.state import ServerSettings, TransactionState

@@ -25,7 +25,7 @@ from moxtls.interfaces import IMailbox, IVerdictObserver
 from moxtls.ledger.ledger import MemoryLedger
 from moxtls.mailbox.memory import MemoryMailbox
 from moxtls.mailbox.names import MailboxFull, MailboxRefused
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.queue.memory import MemoryQueue
 from moxtls.reception.acceptor import LocalDomains, Reception
 from moxtls.reception.delivery import MailboxDelivery, VerdictDispatcher

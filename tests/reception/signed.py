@@ -8,7 +8,7 @@ from moxtls.authentication.dkim.sign import Signer, loadKey, sign
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from tests.configs import ed25519Key
 
 _KEY = loadKey(ed25519Key())

@@ -15,9 +15,8 @@ from moxtls.dmarc.evaluation import WRITE_INTERVAL
 from moxtls.dmarc.types import DMARCPolicy, FinalDisposition
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.message.header import MAX_HEADER
+from moxtls.message.header import MAX_HEADER, MAX_HOPS
 from moxtls.message.spooled import MAX_IN_MEMORY
-from moxtls.message.trace import MAX_HOPS
 from moxtls.reporting.types import ReportState
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery
 from moxtls.smtp.server.state import TransactionState

@@ -14,8 +14,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from moxtls.interfaces import IQueue
+from moxtls.message.header import MAX_HOPS, ClientInfo
 from moxtls.message.spooled import CHUNK, MAX_IN_MEMORY, SpooledMessage
-from moxtls.message.trace import MAX_HOPS, ClientInfo
 from moxtls.queue.types import Envelope, QueuedMessage
 from moxtls.reception.submission import Submission, envelopeOf
 from moxtls.smtp.server.data import InvalidMessage

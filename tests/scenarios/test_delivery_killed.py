@@ -18,7 +18,7 @@ from moxtls.delivery.relay import Relay, SmarthostCourier, parseRelayHost
 from moxtls.delivery.sessions import Dialer
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.queue.executor import InlineSpoolExecutor
 from moxtls.queue.schedule import GroupLimits
 from moxtls.queue.service import QueueService

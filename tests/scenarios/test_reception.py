@@ -28,7 +28,7 @@ from moxtls.dmarc.types import (
 from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.reception.acceptor import Reception
 from moxtls.reporting.types import NoReport, ReportDraft
 from moxtls.smtp.server.factory import SMTPServerFactory

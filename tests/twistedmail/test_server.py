@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.smtp.types import Reply
 from moxtls.twistedmail.messages import FilterResult, IFilteredMessage, IMessageFilter
 from moxtls.twistedmail.server import filterServer

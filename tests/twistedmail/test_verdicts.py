@@ -28,9 +28,8 @@ from moxtls.dmarc.verdict import LocalPolicy
 from moxtls.dns.types import Answer, RRType
 from moxtls.domain import Domain
 from moxtls.ledger.ledger import MemoryLedger
-from moxtls.message.header import MAX_HEADER
+from moxtls.message.header import MAX_HEADER, ClientInfo
 from moxtls.message.spooled import MAX_IN_MEMORY
-from moxtls.message.trace import ClientInfo
 from moxtls.reception.delivery import VerdictDispatcher
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.twistedmail.messages import IFilteredMessage, IMessageFilter

@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
 
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.smtp.authenticator import Authenticator
 from moxtls.smtp.rates import ClientNetwork
 from moxtls.smtp.sasl import (

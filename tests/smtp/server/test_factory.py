@@ -32,7 +32,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
-from moxtls.message.trace import ClientInfo
+from moxtls.message.header import ClientInfo
 from moxtls.smtp.logins import (
     MAX_ACCOUNT_FAILURES,
     MAX_DELAY,
