@@ -127,7 +127,7 @@ def _policyRecords(data: bytes) -> None:
     """
     from moxtls.mtasts.policy import parsePolicy
     from moxtls.reporting.destinations import chooseDestinations
-    from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord
+    from moxtls.tlsrpt.types import TLSRPTRecordError, findTLSRPTRecord
 
     parsePolicy(data)
     record = findTLSRPTRecord([data])
@@ -359,7 +359,7 @@ TARGETS = {
     ),
     "policies": Target(
         _policyRecords,
-        ("moxtls.mtasts.policy", "moxtls.tlsrpt.record"),
+        ("moxtls.mtasts.policy", "moxtls.tlsrpt.types"),
         (
             b"version: STSv1\nmode: enforce\nmx: *.a.example\nmax_age: 86400\n",
             b"v=TLSRPTv1; rua=mailto:a@b.example,https://c.example/d",

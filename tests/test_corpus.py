@@ -2,7 +2,7 @@
 Samples of the world outside, read by the parts that they concern.
 
 The tables of MTA-STS and the grammar of TLSRPT records are gone through in
-L{tests.mtasts.test_policy} and L{tests.tlsrpt.test_record}.
+L{tests.mtasts.test_policy} and L{tests.tlsrpt.test_types}.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from moxtls.tlsrpt.parse import (
     parseReport,
     readTLSReport,
 )
-from moxtls.tlsrpt.record import TLSRPTRecord, findTLSRPTRecord
+from moxtls.tlsrpt.types import TLSRPTRecord, findTLSRPTRecord
 from tests.corpus import corpus
 
 #: The content of each report: organization, start, then for each policy type,

@@ -87,7 +87,6 @@ PURE = {
     "tls/session.py",
     "tlsrpt/generate.py",
     "tlsrpt/parse.py",
-    "tlsrpt/record.py",
     "tlsrpt/types.py",
 }
 IMPURE = {"OpenSSL", "os", "random", "socket", "time", "twisted", "zope"}

@@ -19,7 +19,7 @@ from moxtls.domain import Address, Domain
 from moxtls.interfaces import IResolver
 from moxtls.reporting.destinations import chooseDestinations
 from moxtls.tasks import TaskGroup, gather, ignoreCancelled, resolve
-from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
+from moxtls.tlsrpt.types import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
 
 #: Seconds for which records are cached, and until a failed lookup is retried.
 CACHE_TTL = HOUR

@@ -33,8 +33,14 @@ from moxtls.tlsrpt.generate import (
     compress,
     findFaults,
 )
-from moxtls.tlsrpt.record import TLSRPTRecordError, findTLSRPTRecord, tlsrptRecordName
-from moxtls.tlsrpt.types import PolicyTally, StoredResult, mergeTallies
+from moxtls.tlsrpt.types import (
+    PolicyTally,
+    StoredResult,
+    TLSRPTRecordError,
+    findTLSRPTRecord,
+    mergeTallies,
+    tlsrptRecordName,
+)
 
 #: The reason for no report where L{SessionOutcome.sendReport} was never set.
 UNSENDABLE = "only reports and their replies were delivered"
