@@ -28,7 +28,6 @@ PURE = {
     "config/check.py",
     "config/describe.py",
     "config/errors.py",
-    "config/localparts.py",
     "config/parse.py",
     "config/types.py",
     "dates.py",

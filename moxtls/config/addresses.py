@@ -1,14 +1,17 @@
-# -*- test-case-name: tests.test_config -*-
+# -*- test-case-name: tests.test_config,tests.reception.test_recipients -*-
 """
-Parses network addresses in a configuration. No I/O.
+Parses network addresses in a configuration, and normalizes local parts of local
+domains.  No I/O.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import unicodedata
+from collections.abc import Mapping
 
-from moxtls.config.types import DMARC
-from moxtls.domain import Domain, InvalidDomain
+from moxtls.config.types import DMARC, LocalDomain
+from moxtls.domain import Address, AddressLiteral, Domain, InvalidAddress, InvalidDomain
 from moxtls.ipaddresses import IPNetwork, parseIP, parseNetwork
 
 #: An IP address and a port.
@@ -91,3 +94,50 @@ def forwarders(dmarc: DMARC) -> tuple[tuple[IPNetwork, ...], tuple[Domain, ...]]
     domains = tuple(each for each in parsed if isinstance(each, Domain))
     networks = (ipaddress.IPv4Network, ipaddress.IPv6Network)
     return tuple(each for each in parsed if isinstance(each, networks)), domains
+
+
+def plainLocalPart(localPart: str, local: LocalDomain) -> str:
+    """
+    The canonical spelling of a local part.
+    """
+    # RFC 6532 3.1: NFC, because users can't see or type the difference.
+    text = unicodedata.normalize("NFC", localPart)
+    return text if local.localpartCaseSensitive else text.lower()
+
+
+def withoutSuffix(localPart: str, local: LocalDomain) -> str:
+    """
+    The local part before the separator; all of it if there is no separator, or
+    nothing before it.
+    """
+    separator = local.localpartCatchallSeparator
+    return (separator and localPart.partition(separator)[0]) or localPart
+
+
+def destinationKey(
+    text: str, domains: Mapping[Domain, LocalDomain]
+) -> Address | Domain | None:
+    """
+    Parse an address in the configuration: an address in its canonical spelling; for
+    C{@example.org}, the domain; C{None} if it is neither, or not in one of
+    C{domains}.
+    """
+    try:
+        if text.startswith("@"):
+            domain = Domain.parse(text[1:])
+            return domain if domain in domains else None
+        address = Address.parse(text)
+    except (InvalidAddress, InvalidDomain):
+        return None
+    if isinstance(address.domain, AddressLiteral) or address.domain not in domains:
+        return None
+    if address.unquoted:
+        return None
+    return plainAddress(address, domains[address.domain])
+
+
+def plainAddress(address: Address, local: LocalDomain) -> Address:
+    """
+    The canonical spelling of an address at a local domain.
+    """
+    return Address(plainLocalPart(address.localPart, local), address.domain)

@@ -10,13 +10,13 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 
 from moxtls.config.addresses import (
+    destinationKey,
     isNumeric,
     lmtpAddress,
     networkOrDomain,
     serverAddress,
 )
 from moxtls.config.errors import Inconsistency
-from moxtls.config.localparts import destinationKey
 from moxtls.config.types import (
     Account,
     Alias,

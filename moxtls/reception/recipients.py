@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from moxtls.config import Account, Alias, Config, HostTLSRPT, LocalDomain
-from moxtls.config.localparts import destinationKey, plainAddress, withoutSuffix
+from moxtls.config.addresses import destinationKey, plainAddress, withoutSuffix
 from moxtls.domain import Address, AddressLiteral, Domain
 from moxtls.mailbox.names import HOST_ACCOUNT
 
