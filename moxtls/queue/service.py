@@ -122,23 +122,27 @@ class QueueService(Service):
         self._notifying = CoalescedTask(
             self._notifyObservers, "Notifying observers of sent reports"
         )
-        self._intervals = {
-            self._selecting: SELECT_INTERVAL,
-            CoalescedTask(
-                self._takeOver, "Taking over results from the journal"
-            ): TAKE_OVER_INTERVAL,
-            CoalescedTask(
-                self._expire, "Sending delay DSNs and giving up old messages"
-            ): MINUTE,
-            CoalescedTask(
-                self._removeStaleFiles, "Removing stale files of the spool"
-            ): STALE_AFTER,
-            self._notifying: NOTIFY_INTERVAL,
-            CoalescedTask(
-                self._forgetKeys, "Deleting old submission keys"
-            ): KEYS_INTERVAL,
-        }
+        self._intervals = self._periodicTasks()
         self._loops: list[LoopingCall] = []
+
+    def _periodicTasks(self) -> dict[CoalescedTask, float]:
+        """
+        Tasks, with the seconds between their runs.
+        """
+        others = (
+            (
+                self._takeOver,
+                "Taking over results from the journal",
+                TAKE_OVER_INTERVAL,
+            ),
+            (self._expire, "Sending delay DSNs and giving up old messages", MINUTE),
+            (self._removeStaleFiles, "Removing stale files of the spool", STALE_AFTER),
+            (self._forgetKeys, "Deleting old submission keys", KEYS_INTERVAL),
+        )
+        return {
+            self._selecting: SELECT_INTERVAL,
+            self._notifying: NOTIFY_INTERVAL,
+        } | {CoalescedTask(function, name): each for function, name, each in others}
 
     # --- start and stop -----------------------------------------------------------
 
