@@ -16,7 +16,7 @@ from itertools import cycle
 from pathlib import Path
 
 from OpenSSL.crypto import X509
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.ssl import (
     Certificate,
     optionsForClientTLS,
@@ -37,7 +37,7 @@ from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.interfaces import IPolicyFetcher, IPolicyStore
-from moxtls.ledger.ledger import Ledger, MemoryLedger
+from moxtls.ledger.ledger import Ledger
 from moxtls.mtasts.cache import PolicyCache
 from moxtls.mtasts.policy import CachedPolicy, STSPolicy, parsePolicy
 from moxtls.queue.memory import MemoryResultRecorder
@@ -62,6 +62,34 @@ SIZE = 2000
 _STS = f"version: STSv1\r\nmode: enforce\r\nmx: {HOST}\r\nmax_age: 604800\r\n"
 
 Once = Callable[[], Awaitable[object]]
+
+
+@implementer(IPolicyStore)
+class PolicyDict:
+    """
+    Policies in a dictionary: what the ledger takes for them isn't measured.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Domain, CachedPolicy] = {}
+
+    def load(self, domain: Domain) -> Deferred[CachedPolicy | None]:
+        return succeed(self._entries.get(domain))
+
+    def save(self, entry: CachedPolicy) -> Deferred[None]:
+        self._entries[entry.domain] = entry
+        return succeed(None)
+
+    def used(self, domain: Domain, now: float) -> Deferred[None]:
+        return succeed(None)
+
+    def drop(self, domain: Domain) -> Deferred[bool]:
+        return succeed(self._entries.pop(domain, None) is not None)
+
+    def entries(
+        self, after: CachedPolicy | None = None, limit: int | None = None
+    ) -> Deferred[tuple[CachedPolicy, ...]]:
+        return succeed(tuple(self._entries.values()))
 
 
 @implementer(IPolicyFetcher)
@@ -260,7 +288,7 @@ class Setting:
 
 async def _plaintext(setting: Setting, port: int) -> None:
     ours = setting.ours(port)
-    resolver, policies = _resolver(), MemoryLedger().policies
+    resolver, policies = _resolver(), PolicyDict()
     delivery = ours.delivery(setting.reactor, setting.ledger, resolver, policies)
     named = [
         *setting.stock(port, None),
@@ -280,7 +308,7 @@ async def _plaintext(setting: Setting, port: int) -> None:
 
 async def _secure(setting: Setting, port: int, bare: int) -> None:
     ours = setting.ours(port)
-    resolver, policies = _resolver(), MemoryLedger().policies
+    resolver, policies = _resolver(), PolicyDict()
     for domain in DOMAINS:
         resolver.put(f"_mta-sts.{domain}", RRType.TXT, "v=STSv1; id=1")
         policies.save(_policy(Domain(domain), setting.reactor.seconds()))
