@@ -61,8 +61,7 @@ from moxtls.ledger.evaluationcounters import (
     rowDigestOf,
 )
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
-from moxtls.ledger.periods import close, latestClosing, pruneClosings
-from moxtls.ledger.reports import ReportArchive
+from moxtls.ledger.reports import ReportArchive, close, latestClosing, pruneClosings
 from moxtls.ledger.tables import DIGEST_SIZE, dmarcRow, dmarcTally
 from moxtls.queue.types import ReportKind
 from moxtls.reporting.types import OutgoingReport, ReportPeriod

@@ -37,8 +37,13 @@ from moxtls.dates import midnight
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
-from moxtls.ledger.periods import PHASES, close, latestClosing, pruneClosings
-from moxtls.ledger.reports import ReportArchive
+from moxtls.ledger.reports import (
+    PHASES,
+    ReportArchive,
+    close,
+    latestClosing,
+    pruneClosings,
+)
 from moxtls.ledger.tables import DIGEST_SIZE, MAX_KEYS, tlsFailure, tlsResult
 from moxtls.ledger.tlscounters import TLSCounters
 from moxtls.queue.types import ReportKind

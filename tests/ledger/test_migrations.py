@@ -28,7 +28,7 @@ from moxtls.ledger.evaluations import (
     ROWS_OF_TALLY,
 )
 from moxtls.ledger.ledger import Ledger
-from moxtls.ledger.periods import PHASES
+from moxtls.ledger.reports import PHASES
 from moxtls.ledger.stores import KNOWN_TO_ACCOUNT, KNOWN_TO_ANY
 from moxtls.ledger.tables import digest, metadata
 from moxtls.reporting.types import ReportPeriod
