@@ -27,7 +27,6 @@ PURE = {
     "config/addresses.py",
     "config/check.py",
     "config/describe.py",
-    "config/errors.py",
     "config/parse.py",
     "config/types.py",
     "dates.py",

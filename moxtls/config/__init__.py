@@ -11,8 +11,7 @@ from moxtls.config.addresses import (
 )
 from moxtls.config.check import remarks
 from moxtls.config.describe import KeyDescription, describe
-from moxtls.config.errors import InvalidConfig, joinedErrors, quoted
-from moxtls.config.parse import parse, read
+from moxtls.config.parse import InvalidConfig, joinedErrors, parse, quoted, read
 from moxtls.config.types import (
     DKIM,
     DMARC,

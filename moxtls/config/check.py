@@ -16,7 +16,6 @@ from moxtls.config.addresses import (
     networkOrDomain,
     serverAddress,
 )
-from moxtls.config.errors import Inconsistency
 from moxtls.config.types import (
     Account,
     Alias,
@@ -33,6 +32,9 @@ from moxtls.config.types import (
 from moxtls.domain import Address, Domain, InvalidAddress, InvalidDomain
 from moxtls.ipaddresses import IP, parseIP
 from moxtls.mailbox.names import InvalidMailbox, splitMailbox
+
+#: Table, key, value, and what was expected.
+Inconsistency = tuple[str, str, object, str]
 
 # RFC 6376 3.1: sub-domain *( "." sub-domain ), as in RFC 5321 4.1.2.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"

@@ -1,13 +1,13 @@
 # -*- test-case-name: tests.test_config -*-
 """
-Parses TOML text to frozen values. No I/O.
+Parses TOML text to frozen values, and formats errors as one line each.  No I/O.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import Field, fields
+from dataclasses import Field, dataclass, fields, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from itertools import takewhile
@@ -18,8 +18,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from moxtls.authentication.dkim.sign import Algorithm
 from moxtls.config.addresses import isNumeric
-from moxtls.config.check import inconsistencies
-from moxtls.config.errors import Inconsistency, InvalidConfig, joinedErrors, quoted
+from moxtls.config.check import Inconsistency, inconsistencies
 from moxtls.config.types import (
     TABLES,
     Config,
@@ -55,6 +54,9 @@ _ARRAYS = {
     for each in fields(table)
     if get_origin(get_type_hints(table)[each.name]) is tuple
 }
+
+#: Values quoted in an error are cut to this length: it is one line.
+MAX_QUOTED = 60
 
 
 class _Unsuitable(ValueError):
@@ -318,3 +320,70 @@ def _at(raw: Any, steps: list[Any]) -> object:
         except (LookupError, TypeError):
             return None
     return raw
+
+
+# Not frozen: Python and Twisted write down tracebacks in exceptions.
+@dataclass(eq=False)
+class InvalidConfig(Exception):
+    """
+    The configuration can't be used.
+
+    @ivar table: The table, such as C{Listeners.local}; empty at the top level.
+    @ivar key: The key; empty if the table itself is wrong.
+    @ivar value: As written, shortened; empty if there is none.
+    @ivar expected: A description of correct values.
+    @ivar others: Further errors in the same file.
+    """
+
+    file: str
+    table: str
+    key: str
+    value: str
+    expected: str
+    others: tuple[InvalidConfig, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(each.line for each in (self, *self.others))
+
+    @property
+    def line(self) -> str:
+        """
+        This error, in one line.
+        """
+        return f"{self.file}: {self.place}"
+
+    @property
+    def place(self) -> str:
+        """
+        The table, key and error, without the name of the file.
+        """
+        where = f"[{self.table}]" if self.table else ""
+        place = " ".join(filter(None, (where, self.key)))
+        place += f" = {self.value}" if self.value else ""
+        return f"{place}: {self.expected}" if place else self.expected
+
+
+def joinedErrors(faults: Iterable[InvalidConfig]) -> InvalidConfig | None:
+    """
+    Combine C{faults} into one exception, without duplicates; C{None} if there are
+    none.
+    """
+    lines: dict[str, InvalidConfig] = {}
+    for fault in faults:
+        for each in (fault, *fault.others):
+            lines.setdefault(each.line, replace(each, others=()))
+    if not lines:
+        return None
+    first, *others = lines.values()
+    return replace(first, others=tuple(others))
+
+
+def quoted(value: object) -> str:
+    """
+    A value quoted for an error message: on one line, shortened.
+    """
+    if value is None:
+        return ""
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    text = text.encode("unicode_escape").decode("ascii")
+    return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "..."
