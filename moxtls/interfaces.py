@@ -516,9 +516,13 @@ class IEvaluationStore(IEvaluationRecorder, IReportBacklog):
         @param domain: The policy domain; C{None} for all.
         """
 
-    def summaries() -> Deferred[tuple[EvaluationSummary, ...]]:
+    def summaries(
+        after: EvaluationSummary | None = None, limit: int = 1000
+    ) -> Deferred[tuple[EvaluationSummary, ...]]:
         """
         Fires with one summary for each policy domain, in order.
+
+        @param after: The last summary of the previous page.
         """
 
     def remove(domain: Domain) -> Deferred[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from moxtls.cli.pages import paged
 from moxtls.cli.shell import Shell, addCommand, domainArgument, moment
 from moxtls.dmarc.types import EvaluationSummary, ReportRow, StoredEvaluation
 from moxtls.domain import Domain
@@ -50,12 +51,17 @@ def add(commands: Any) -> None:
 async def _evaluations(shell: Shell, arguments: argparse.Namespace) -> int:
     store = (await shell.ledger()).evaluations
     if arguments.domain is None:
-        found = await store.summaries()
-        reasons = await _reasons(shell) if found else {}
-        summaries = [_summary(each, reasons.get(each.domain, [])) for each in found]
-        shell.output.table(SUMMARIES, summaries, empty="No mail has been evaluated.")
-        return 0
+        return await _summaries(shell, store)
     return await _ofDomain(shell, store, arguments.domain)
+
+
+async def _summaries(shell: Shell, store: IEvaluationStore) -> int:
+    listing = shell.output.listing(SUMMARIES, empty="No mail has been evaluated.")
+    reasons = await _reasons(shell) if await store.summaries(limit=1) else {}
+    async for each in paged(store.summaries):
+        listing.add(_summary(each, reasons.get(each.domain, [])))
+    listing.end()
+    return 0
 
 
 async def _reasons(shell: Shell) -> dict[Domain, list[str]]:
@@ -87,6 +93,8 @@ async def _ofDomain(shell: Shell, store: IEvaluationStore, domain: Domain) -> in
     rows = [_row(each) for each in found]
     empty = f"No mail of {domain} has been evaluated."
     shell.output.table(EVALUATIONS, rows, empty=empty)
+    if len(rows) == MAX_EVALUATIONS:
+        shell.output.line(f"Only the first {MAX_EVALUATIONS} are shown.")
     return 0
 
 

@@ -100,9 +100,14 @@ class EvaluationStore:
     ) -> Deferred[tuple[StoredEvaluation, ...]]:
         return self._reader.run(lambda connection: _stored(connection, domain, limit))
 
-    def summaries(self) -> Deferred[tuple[EvaluationSummary, ...]]:
+    def summaries(
+        self, after: EvaluationSummary | None = None, limit: int = 1000
+    ) -> Deferred[tuple[EvaluationSummary, ...]]:
+        given = {"after": after.domain.ascii if after else "", "limit": limit}
+
         def read(connection: Connection) -> tuple[EvaluationSummary, ...]:
-            return tuple(_summary(*row) for row in connection.execute(SUMMARIES))
+            rows = connection.execute(SUMMARIES, given)
+            return tuple(_summary(*row) for row in rows)
 
         return self._reader.run(read)
 
@@ -443,8 +448,10 @@ SUMMARIES = (
         _sendable,
         *(func.max(_hasSeen(each)) for each in DISPOSITIONS),
     )
+    .where(_t.policy_domain > bindparam("after"))
     .group_by(_t.policy_domain)
     .order_by(_t.policy_domain)
+    .limit(bindparam("limit"))
 )
 
 COUNT = select(func.count()).select_from(

@@ -5,8 +5,10 @@ Tests for L{moxtls.cli.evaluations}.
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import patch
 
 from moxtls.authentication.results import AuthResult
+from moxtls.cli import evaluations, pages
 from moxtls.dates import HOUR
 from moxtls.dmarc.source import UNSENDABLE
 from moxtls.dmarc.types import (
@@ -100,6 +102,34 @@ class EvaluationsTests(CommandCase):
                 },
             ],
         )
+
+    def test_many(self) -> None:
+        """
+        Summaries are read a page at a time, so that memory doesn't grow with their
+        number.
+        """
+        names = [f"d{number}.example" for number in range(5)]
+        self.record(
+            *(
+                replace(
+                    EVALUATION,
+                    published=replace(EVALUATION.published, domain=Domain(name)),
+                )
+                for name in names
+            )
+        )
+        with patch.object(pages, "AT_ONCE", 2):
+            found = self.good("evaluations", "--json").value
+        self.assertEqual([each["policy_domain"] for each in found], names)
+
+    def test_tooMany(self) -> None:
+        """
+        The number of evaluations shown of one domain is limited, which is said.
+        """
+        self.record(EVALUATION)
+        with patch.object(evaluations, "MAX_EVALUATIONS", 1):
+            out = self.good("evaluations", "xn--bcher-kva.example").out
+        self.assertIn("Only the first 1 are shown.", out)
 
     def test_domain(self) -> None:
         """

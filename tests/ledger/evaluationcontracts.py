@@ -278,6 +278,10 @@ class EvaluationContract(Contract):
                 EvaluationSummary(ORG, (Disposition.PASS, Disposition.REJECT), 4, True),
             ),
         )
+        first = self.got(self.ledger.evaluations.summaries(limit=1))
+        self.assertEqual([each.domain for each in first], [NET])
+        rest = self.got(self.ledger.evaluations.summaries(first[-1], 2))
+        self.assertEqual([each.domain for each in rest], [ORG])
 
     def test_remove(self) -> None:
         """
