@@ -423,7 +423,7 @@ MAX_REMOVED = 200
 
 _sendable = func.max(case((_t.sendable, 1), else_=0))
 _before = bindparam("before", type_=_t.hour.type)
-# See moxtls.ledger.bounds.dueBefore.
+# See moxtls.ledger.bounds.intervalEnd.
 _due = or_(_t.until > 0, _t.hour < _before - _before % (_t.hours * HOUR))
 _ofPeriod = and_(
     _t.policy_domain == bindparam("domain"),

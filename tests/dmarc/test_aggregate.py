@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.dmarc.aggregate} and L{moxtls.dmarc.aggregate}.
+Tests for L{moxtls.dmarc.aggregate}.
 """
 
 from __future__ import annotations

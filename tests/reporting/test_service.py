@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.reporting.service} and L{moxtls.reporting.service}.
+Tests for L{moxtls.reporting.service}.
 """
 
 from __future__ import annotations
