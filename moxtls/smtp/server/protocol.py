@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.smtp.server.test_factory -*-
 """
-SMTP server sessions over Twisted transports, with their timeouts.
+SMTP server sessions over Twisted transports.
 
 Most events are answered at once, so a session is a loop over received input rather
 than a coroutine: the loop stops where it has to wait for a Deferred, and resumes
@@ -10,13 +10,12 @@ there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet import protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IOpenSSLServerConnectionCreator,
     IPushProducer,
     IReactorTime,
@@ -51,6 +50,7 @@ from moxtls.smtp.server.state import (
     ServerEvent,
     StartTLS,
 )
+from moxtls.smtp.server.transport import SessionTimeouts
 from moxtls.smtp.types import Reply
 
 #: Octets of input after an unanswered command at which reading pauses.
@@ -63,15 +63,6 @@ _DENIED = Reply(535, "5.7.8", "Authentication credentials invalid")
 _LATER = Reply(454, "4.7.0", "Too many failed logins; try again later")
 _STOPPING = Reply(421, "4.3.2", "Shutting down")
 _CROWDED = Reply(421, "4.3.2", "Too many connections; try again later")
-
-#: Seconds for a closed connection to end before it is aborted.
-CLOSE_TIMEOUT = 10
-
-_IDLE = Reply(421, "4.4.2", "Idle for too long")
-
-_TOO_LONG = Reply(421, "4.4.2", "The session has taken too long")
-
-_TOO_SLOW = Reply(421, "4.4.2", "The message arrives too slowly")
 
 T = TypeVar("T")
 
@@ -115,132 +106,6 @@ class IServerFactory(Interface):
         """
         Called when a session has ended and released everything.
         """
-
-
-class TimedSession(Protocol):
-    """
-    A session, as its timeouts use it.
-    """
-
-    @property
-    def isBusy(self) -> bool:
-        """
-        True while the server processes an event: the client isn't responsible for
-        the time.
-        """
-
-    @property
-    def inMessage(self) -> bool:
-        """
-        True while a message is received.
-        """
-
-    def closeWith(self, reply: Reply) -> None:
-        """
-        Send a last reply and close the connection, once no event is in progress.
-        """
-
-    def abort(self) -> None:
-        """
-        Close the connection at once.
-        """
-
-
-class SessionTimeouts:
-    """
-    The timeouts of one session.
-
-    There is one timer.  When it expires, it checks all timeouts and then waits for
-    the next: commands only record their time, without resetting a timer.
-    """
-
-    def __init__(
-        self, clock: IReactorTime, settings: ListenerSettings, session: TimedSession
-    ) -> None:
-        self._clock = clock
-        self._settings = settings
-        self._session = session
-        self._since = self._lastActivity = self._began = clock.seconds()
-        self._size = 0
-        self._end: float | None = None
-        self._timer: IDelayedCall | None = None
-        self._sleep(min(settings.idleTimeout, settings.sessionTimeout))
-
-    @property
-    def lastActivity(self) -> float:
-        """
-        The time of the latest input or output.
-        """
-        return self._lastActivity
-
-    def active(self) -> None:
-        """
-        Record input or output.
-        """
-        self._lastActivity = self._clock.seconds()
-
-    def messageBegins(self) -> None:
-        self._began = self._clock.seconds()
-        self._size = 0
-
-    def received(self, size: int) -> None:
-        """
-        Record C{size} octets of a message.
-        """
-        self._size += size
-        self._lastActivity = self._clock.seconds()
-
-    def excludeTime(self, seconds: float) -> None:
-        """
-        Don't count C{seconds} of processing against the rate of a message.
-        """
-        self._began += seconds
-
-    def startClosing(self) -> None:
-        """
-        Start the timeout for closing, after which the connection is aborted.
-        """
-        if self._end is None:
-            self._end = self._clock.seconds() + CLOSE_TIMEOUT
-            self.stop()
-            self._sleep(CLOSE_TIMEOUT)
-
-    def stop(self) -> None:
-        """
-        Stop the timer.
-        """
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-
-    def _sleep(self, seconds: float) -> None:
-        self._timer = self._clock.callLater(max(0, seconds), self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        now = self._clock.seconds()
-        if self._end is not None:
-            self._session.abort()
-            return
-        limits = list(self._limits(now))
-        over = [reply for at, reply in limits if at <= now]
-        if over:
-            self._session.closeWith(over[0])
-        else:
-            self._sleep(min(at for at, _ in limits) - now)
-
-    def _limits(self, now: float) -> list[tuple[float, Reply]]:
-        settings, limits = self._settings, []
-        limits.append((self._since + settings.sessionTimeout, _TOO_LONG))
-        if self._session.isBusy:
-            # Check again later: only the client's own time counts.
-            limits.append((now + settings.idleTimeout, _IDLE))
-            return limits
-        limits.append((self._lastActivity + settings.idleTimeout, _IDLE))
-        if self._session.inMessage and settings.minBodyRate:
-            allowed = settings.bodyGrace + self._size / settings.minBodyRate
-            limits.append((self._began + allowed, _TOO_SLOW))
-        return limits
 
 
 class ServerSession(protocol.Protocol):

@@ -1,7 +1,7 @@
-# -*- test-case-name: tests.smtp.server.test_transport -*-
+# -*- test-case-name: tests.smtp.server.test_transport,tests.smtp.server.test_factory -*-
 """
-The transport of SMTP server sessions: writes directly to the socket, and supports
-STARTTLS.
+The transport of SMTP server sessions, which writes directly to the socket and supports
+STARTTLS, and the timeouts of sessions.
 
 Twisted's transports write when the reactor finds the socket writable, which for the
 short replies of SMTP takes as long as processing the commands; with TLS they wait
@@ -16,37 +16,49 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
+from twisted.internet import protocol
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IOpenSSLServerConnectionCreator,
     IPushProducer,
     IReactorTime,
     ITransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from moxtls.smtp.server.interfaces import ListenerSettings
+from moxtls.smtp.types import Reply
+
+#: Seconds for a closed connection to end before it is aborted.
+CLOSE_TIMEOUT = 10
+
+_IDLE = Reply(421, "4.4.2", "Idle for too long")
+_TOO_LONG = Reply(421, "4.4.2", "The session has taken too long")
+_TOO_SLOW = Reply(421, "4.4.2", "The message arrives too slowly")
 
 # Linux: send the data together with what follows.
 _MORE = getattr(socket, "MSG_MORE", 0)
 
 
 @implementer(ITransport)
-class ServerTransport(Protocol):
+class ServerTransport(protocol.Protocol):
     """
     The protocol of Twisted's transport, and the transport of a session.
 
     @ivar session: The session's protocol.
     """
 
-    def __init__(self, clock: IReactorTime, session: Protocol) -> None:
+    def __init__(self, clock: IReactorTime, session: protocol.Protocol) -> None:
         self.session = session
         self._clock = clock
-        self._above: Protocol | TLSMemoryBIOProtocol = session
+        self._above: protocol.Protocol | TLSMemoryBIOProtocol = session
         self._below: _DirectTransport
         self._tls: TLSMemoryBIOProtocol | None = None
 
@@ -243,3 +255,129 @@ class _DirectTransport:
     def getHost(self) -> IAddress:
         host: IAddress = self.transport.getHost()
         return host
+
+
+class TimedSession(Protocol):
+    """
+    A session, as its timeouts use it.
+    """
+
+    @property
+    def isBusy(self) -> bool:
+        """
+        True while the server processes an event: the client isn't responsible for
+        the time.
+        """
+
+    @property
+    def inMessage(self) -> bool:
+        """
+        True while a message is received.
+        """
+
+    def closeWith(self, reply: Reply) -> None:
+        """
+        Send a last reply and close the connection, once no event is in progress.
+        """
+
+    def abort(self) -> None:
+        """
+        Close the connection at once.
+        """
+
+
+class SessionTimeouts:
+    """
+    The timeouts of one session.
+
+    There is one timer.  When it expires, it checks all timeouts and then waits for
+    the next: commands only record their time, without resetting a timer.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, settings: ListenerSettings, session: TimedSession
+    ) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._session = session
+        self._since = self._lastActivity = self._began = clock.seconds()
+        self._size = 0
+        self._end: float | None = None
+        self._timer: IDelayedCall | None = None
+        self._sleep(min(settings.idleTimeout, settings.sessionTimeout))
+
+    @property
+    def lastActivity(self) -> float:
+        """
+        The time of the latest input or output.
+        """
+        return self._lastActivity
+
+    def active(self) -> None:
+        """
+        Record input or output.
+        """
+        self._lastActivity = self._clock.seconds()
+
+    def messageBegins(self) -> None:
+        self._began = self._clock.seconds()
+        self._size = 0
+
+    def received(self, size: int) -> None:
+        """
+        Record C{size} octets of a message.
+        """
+        self._size += size
+        self._lastActivity = self._clock.seconds()
+
+    def excludeTime(self, seconds: float) -> None:
+        """
+        Don't count C{seconds} of processing against the rate of a message.
+        """
+        self._began += seconds
+
+    def startClosing(self) -> None:
+        """
+        Start the timeout for closing, after which the connection is aborted.
+        """
+        if self._end is None:
+            self._end = self._clock.seconds() + CLOSE_TIMEOUT
+            self.stop()
+            self._sleep(CLOSE_TIMEOUT)
+
+    def stop(self) -> None:
+        """
+        Stop the timer.
+        """
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _sleep(self, seconds: float) -> None:
+        self._timer = self._clock.callLater(max(0, seconds), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        if self._end is not None:
+            self._session.abort()
+            return
+        limits = list(self._limits(now))
+        over = [reply for at, reply in limits if at <= now]
+        if over:
+            self._session.closeWith(over[0])
+        else:
+            self._sleep(min(at for at, _ in limits) - now)
+
+    def _limits(self, now: float) -> list[tuple[float, Reply]]:
+        settings, limits = self._settings, []
+        limits.append((self._since + settings.sessionTimeout, _TOO_LONG))
+        if self._session.isBusy:
+            # Check again later: only the client's own time counts.
+            limits.append((now + settings.idleTimeout, _IDLE))
+            return limits
+        limits.append((self._lastActivity + settings.idleTimeout, _IDLE))
+        if self._session.inMessage and settings.minBodyRate:
+            allowed = settings.bodyGrace + self._size / settings.minBodyRate
+            limits.append((self._began + allowed, _TOO_SLOW))
+        return limits

@@ -50,9 +50,9 @@ from moxtls.smtp.server.factory import (
     ListenerSettings,
     SMTPServerFactory,
 )
-from moxtls.smtp.server.protocol import CLOSE_TIMEOUT, IServerFactory, ServerSession
+from moxtls.smtp.server.protocol import IServerFactory, ServerSession
 from moxtls.smtp.server.state import ServerSettings, TransactionState
-from moxtls.smtp.server.transport import ServerTransport
+from moxtls.smtp.server.transport import CLOSE_TIMEOUT, ServerTransport
 from moxtls.smtp.types import Reply
 from moxtls.tls.server import ReloadingContext
 from tests import MAX_WAIT
