@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.smtp.server.test_transport,tests.smtp.server.test_factory -*-
+# -*- test-case-name: tests.smtp.server -*-
 """
 The transport of SMTP server sessions, which writes directly to the socket and supports
 STARTTLS, and the timeouts of sessions.
