@@ -142,7 +142,7 @@ class LocalCourierTests(SynchronousTestCase):
         )
         trace = b"Return-Path: <us@there.example>\r\nDelivered-To: bob@here.example\r\n"
         self.assertEqual(
-            self.mailboxes["bob"].kept,
+            self.mailboxes["bob"].deliveries,
             [("Work", trace + b"Subject: a\r\n\r\n", False)],
         )
 
@@ -152,7 +152,9 @@ class LocalCourierTests(SynchronousTestCase):
         4.5.1).
         """
         self.deliver("postmaster@here.example")
-        self.assertEqual([each[0] for each in self.mailboxes[""].kept], ["Postmaster"])
+        self.assertEqual(
+            [each[0] for each in self.mailboxes[""].deliveries], ["Postmaster"]
+        )
 
     def test_unknown(self) -> None:
         """
@@ -226,7 +228,7 @@ class LocalCourierTests(SynchronousTestCase):
         last = self.deliver("all@here.example", again.stored)
         self.assertEqual((last.status, last.stored), ("2.0.0", ()))
         for name in ("anna", "bob"):
-            self.assertEqual(len(self.mailboxes[name].kept), 1)
+            self.assertEqual(len(self.mailboxes[name].deliveries), 1)
 
     def test_aliasRefused(self) -> None:
         """
@@ -235,7 +237,7 @@ class LocalCourierTests(SynchronousTestCase):
         self.failing("anna", MailboxRefused("no"))
         result = self.deliver("all@here.example")
         self.assertEqual((result.ending, result.text), (DeliveryStatus.PERMANENT, "no"))
-        self.assertEqual(len(self.mailboxes["bob"].kept), 1)
+        self.assertEqual(len(self.mailboxes["bob"].deliveries), 1)
 
     def test_cancelled(self) -> None:
         """
@@ -277,10 +279,10 @@ class LocalCourierTests(SynchronousTestCase):
         (result,) = self.successResultOf(delivery)
         self.assertEqual(result.ending, DeliveryStatus.TEMPORARY)
         self.assertEqual(len(result.stored), 1)
-        self.assertEqual(self.mailboxes["bob"].kept, [])
+        self.assertEqual(self.mailboxes["bob"].deliveries, [])
         self.deliver("all@here.example", result.stored)
         self.assertEqual(slow.waiting, [])
-        self.assertEqual(len(self.mailboxes["bob"].kept), 1)
+        self.assertEqual(len(self.mailboxes["bob"].deliveries), 1)
 
     def test_chunks(self) -> None:
         """
@@ -331,7 +333,7 @@ class StoppedTests(SynchronousTestCase):
         return f"m{next(self.numbers)}"
 
     def kept(self) -> list[int]:
-        return [len(self.mailboxes[name].kept) for name in ("anna", "bob")]
+        return [len(self.mailboxes[name].deliveries) for name in ("anna", "bob")]
 
     def test_stoppedBetween(self) -> None:
         """

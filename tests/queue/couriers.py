@@ -1,5 +1,5 @@
 """
-Couriers, observers and mailboxes that do as they are told.
+Couriers, observers and mailboxes with configurable answers.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from moxtls.queue.types import Batch, DeliveryStatus, Envelope, Result
 
 def delivered(batch: Batch) -> tuple[Result, ...]:
     """
-    Everything arrives.
+    Report delivery to all recipients.
     """
-    return ended(batch, DeliveryStatus.DELIVERED, "2.0.0")
+    return resultsFor(batch, DeliveryStatus.DELIVERED, "2.0.0")
 
 
 def deferred(batch: Batch) -> tuple[Result, ...]:
     """
-    All recipients are deferred.
+    Report a temporary failure of all recipients.
     """
-    return ended(batch, DeliveryStatus.TEMPORARY, "4.2.1", 450, "later")
+    return resultsFor(batch, DeliveryStatus.TEMPORARY, "4.2.1", 450, "later")
 
 
 def refused(batch: Batch) -> tuple[Result, ...]:
     """
-    Nobody is wanted.
+    Report a permanent failure of all recipients.
     """
-    return ended(batch, DeliveryStatus.PERMANENT, "5.1.1", 550, "no such user")
+    return resultsFor(batch, DeliveryStatus.PERMANENT, "5.1.1", 550, "no such user")
 
 
 def unreachable(batch: Batch) -> tuple[Result, ...]:
     """
-    No host is there.
+    Report that no host of the destination can be reached.
     """
-    results = ended(batch, DeliveryStatus.TEMPORARY, "4.4.1", 0, "nobody there")
+    results = resultsFor(batch, DeliveryStatus.TEMPORARY, "4.4.1", 0, "nobody there")
     return tuple(replace(each, unreachable=True) for each in results)
 
 
-def ended(
+def resultsFor(
     batch: Batch, ending: DeliveryStatus, status: str, code: int = 250, text: str = "ok"
 ) -> tuple[Result, ...]:
     """
-    The same result for everybody.
+    The same result for each recipient of C{batch}.
     """
     return tuple(
         Result(item.messageID, recipient, ending, status, code, text, "mx.example")
@@ -64,10 +64,12 @@ def ended(
 @implementer(ICourier)
 class FakeCourier:
     """
-    Keeps the batches it gets.
+    Courier that keeps its batches and gives the configured answer.
 
-    @ivar answer: What it says at once; C{None} to say nothing.
-    @ivar pending: What it has said nothing about yet.
+    @ivar answer: Returns the results of a batch at once; with C{None}, attempts stay
+        pending.
+
+    @ivar pending: Attempts without an answer, oldest first.
     """
 
     def __init__(self) -> None:
@@ -86,39 +88,43 @@ class FakeCourier:
         self.pending.append((batch, result))
         return result
 
-    def finish(self, how: Callable[[Batch], tuple[Result, ...]]) -> None:
+    def finish(self, answer: Callable[[Batch], tuple[Result, ...]]) -> None:
         """
-        Answer the attempt that began first.
+        Finish the oldest pending attempt.
         """
         batch, result = self.pending.pop(0)
-        result.callback(how(batch))
+        result.callback(answer(batch))
 
 
 @implementer(IReportObserver)
 class FakeObserver:
     """
-    @ivar broken: Whether it fails.
+    Observer that keeps the reports it is notified of.
+
+    @ivar broken: Whether notifications fail.
     """
 
     def __init__(self) -> None:
-        self.told: list[tuple[Envelope, Result]] = []
+        self.notifications: list[tuple[Envelope, Result]] = []
         self.broken = False
 
     def reportEnded(self, envelope: Envelope, result: Result) -> Deferred[None]:
         if self.broken:
             return fail(OSError("no ledger"))
-        self.told.append((envelope, result))
+        self.notifications.append((envelope, result))
         return succeed(None)
 
 
 @implementer(IMailbox)
 class FakeMailbox:
     """
-    @ivar broken: Whether it fails.
+    Mailbox that keeps messages in memory.
+
+    @ivar broken: Whether deliveries fail.
     """
 
     def __init__(self) -> None:
-        self.kept: list[tuple[str, bytes, bool]] = []
+        self.deliveries: list[tuple[str, bytes, bool]] = []
         self.broken = False
 
     def deliver(
@@ -126,7 +132,7 @@ class FakeMailbox:
     ) -> Deferred[None]:
         if self.broken:
             return fail(OSError("no room"))
-        self.kept.append((mailbox, b"".join(message), seen))
+        self.deliveries.append((mailbox, b"".join(message), seen))
         return succeed(None)
 
     def hasRoom(self, size: int) -> Deferred[bool]:

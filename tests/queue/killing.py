@@ -20,8 +20,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 def quickDirectory(case: SynchronousTestCase) -> Path:
     """
-    A new directory, in memory where there is one: dying, other than a power
-    cut, loses nothing that was written, so nobody need wait for a disk.
+    A new directory, in memory where the system has a writable C{/dev/shm}.
+
+    A killed process loses nothing that it wrote, unlike a power failure, so that these
+    tests need no disk.
     """
     memory = Path("/dev/shm")
     where = memory if os.access(memory, os.W_OK) else None
@@ -32,10 +34,10 @@ def quickDirectory(case: SynchronousTestCase) -> Path:
 
 def killedAt(step: int, work: Callable[[], object]) -> bool:
     """
-    Do C{work} in a process of its own that dies before it has sent that many
-    statements to SQLite or operations on files to the system.
+    Run C{work} in a child process that is killed after C{step} SQL statements and file
+    operations.
 
-    @return: Whether it died of it, rather than finishing.
+    @return: Whether it was killed, instead of finishing before.
     """
     child = os.fork()
     if child == 0:
@@ -54,7 +56,8 @@ def killedAt(step: int, work: Callable[[], object]) -> bool:
 
 def dieAt(step: int) -> None:
     """
-    Have this process killed at its C{step}th step that a disk sees.
+    Have this process kill itself before the next SQL statement or file operation after
+    the first C{step}.
     """
     left = iter(range(step))
 
@@ -63,7 +66,7 @@ def dieAt(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def statement(text: str) -> None:
-        # Dying before others is the same as dying before what comes next.
+        # SELECT and savepoints write nothing.
         if not text.startswith(("SELECT", "SAVEPOINT", "RELEASE")):
             tick()
 
@@ -83,8 +86,8 @@ def dieAt(step: int) -> None:
 
 def traceSQL(callback: Callable[[str], None]) -> AbstractContextManager[object]:
     """
-    Once started, has C{callback} called with each statement on connections
-    opened from then on.
+    Context manager that calls C{callback} with each statement on SQLite connections
+    opened inside.
     """
     connect = sqlite3.connect
 

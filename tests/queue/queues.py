@@ -19,14 +19,14 @@ ENVELOPE = Envelope("us@sender.example", ("you@first.example", "me@Second.exampl
 
 class QueueMixin(SynchronousTestCase):
     """
-    Tests for L{IQueue}, over a queue that attempts nothing.
+    Tests for L{IQueue}, on a queue without delivery attempts.
     """
 
     clock: Clock
 
     def makeQueue(self) -> IQueue:
         """
-        An empty queue on C{self.clock}.
+        Make an empty queue on C{self.clock}.
         """
         raise NotImplementedError
 
@@ -43,7 +43,7 @@ class QueueMixin(SynchronousTestCase):
 
     def test_pages(self) -> None:
         """
-        Messages are listed a page at a time, oldest first.
+        Messages are listed page by page, oldest first.
         """
         ids = [self.submit() for _ in range(5)]
         for limit in (1, 2, 5, 9):
@@ -59,14 +59,14 @@ class QueueMixin(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is what it says.
+        The queue provides L{IQueue}.
         """
         verifyObject(IQueue, self.queue)
 
     def test_submitted(self) -> None:
         """
-        What was submitted is listed with all of its envelope, once per
-        recipient, due at once.
+        A submitted message is listed with all of its envelope, each recipient once and
+        due at once.
         """
         envelope = Envelope(
             "us@sender.example",
@@ -102,10 +102,10 @@ class QueueMixin(SynchronousTestCase):
             ],
         )
 
-    def test_key(self) -> None:
+    def test_knownKey(self) -> None:
         """
-        A key that is known adds nothing, and gives the id of the message it
-        came with, also when that has left the queue.
+        A submission with a known key adds nothing and returns the id of the first
+        message, even if that has left the queue.
         """
         keyed = Envelope("", ("a@first.example",), key="report 1")
         first = self.submit(keyed)
@@ -117,33 +117,32 @@ class QueueMixin(SynchronousTestCase):
 
     def test_noKey(self) -> None:
         """
-        Without a key, equal submissions are different messages.
+        Equal submissions without a key are different messages.
         """
         self.assertNotEqual(self.submit(), self.submit())
         self.assertEqual(len(self.messages()), 2)
 
     def test_uri(self) -> None:
         """
-        A URI is its own destination.
+        The destination of a URI is the URI itself.
         """
         self.submit(Envelope("", ("https://a.example/v1?x=y",)))
         (recipient,) = self.messages()[0].recipients
         self.assertEqual(recipient.destination, "https://a.example/v1?x=y")
 
-    def test_refused(self) -> None:
+    def test_invalidRecipients(self) -> None:
         """
-        Messages that can't be delivered are not accepted.
+        Messages with invalid recipients, or none, are not accepted.
         """
         bad = self.queue.submit(Envelope("", ("nobody at all",)), BODY)
         self.failureResultOf(bad, InvalidAddress)
         self.failureResultOf(self.queue.submit(Envelope("", ()), BODY), ValueError)
         self.assertEqual(self.messages(), ())
 
-    def test_unfit(self) -> None:
+    def test_invalidContent(self) -> None:
         """
-        What our servers take from nobody isn't accepted from anybody else: NUL,
-        bare CR and LF (RFC 5321 2.3.8), and lines without end; wherever chunks
-        begin.
+        Messages with NUL, bare CR or LF, or a line that is too long are not accepted,
+        wherever their chunks begin.  RFC 5321 2.3.8
         """
         for body, said in (
             ((b"A: b\r\n\r\n", b"c\0"), "line 3 of the message has a NUL"),
@@ -157,9 +156,9 @@ class QueueMixin(SynchronousTestCase):
             self.assertIn(said, str(failure.value))
         self.assertEqual(self.messages(), ())
 
-    def test_fit(self) -> None:
+    def test_validContent(self) -> None:
         """
-        Long lines are taken, as from clients; and what is posted is no mail.
+        Long lines are accepted; bodies for HTTP are not checked as mail.
         """
         long = (b"A: b\r\n\r\n", b"c" * 100_000 + b"\r", b"\n")
         self.successResultOf(self.queue.submit(ENVELOPE, long))
@@ -168,7 +167,7 @@ class QueueMixin(SynchronousTestCase):
 
     def test_oldestFirst(self) -> None:
         """
-        Messages are listed in the order in which they came.
+        Messages are listed in the order of their submission.
         """
         first = self.submit()
         self.clock.advance(1)
@@ -177,7 +176,7 @@ class QueueMixin(SynchronousTestCase):
 
     def test_hold(self) -> None:
         """
-        A message can be held, and released.
+        A message can be held and released.
         """
         messageID = self.submit()
         for held in (True, False):
@@ -186,7 +185,7 @@ class QueueMixin(SynchronousTestCase):
 
     def test_drop(self) -> None:
         """
-        A dropped message is gone.
+        A dropped message is no longer listed.
         """
         messageID = self.submit()
         self.assertTrue(self.successResultOf(self.queue.drop(messageID)))
@@ -195,7 +194,7 @@ class QueueMixin(SynchronousTestCase):
 
     def test_retry(self) -> None:
         """
-        Retrying makes every waiting recipient due.
+        A retry makes every waiting recipient due.
         """
         messageID = self.submit()
         self.clock.advance(10)

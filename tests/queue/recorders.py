@@ -1,5 +1,5 @@
 """
-Tests for every L{IResultRecorder}.
+Contract tests for L{IResultRecorder}.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SECOND = replace(FIRST, messageID="m2")
 
 class ResultRecorderMixin(SynchronousTestCase):
     """
-    Tests for L{IResultRecorder}, over one of an attempt at the recipients of
+    Tests for L{IResultRecorder}, on the recorder of an attempt for the recipients of
     C{FIRST} and C{SECOND}.
     """
 
@@ -36,29 +36,29 @@ class ResultRecorderMixin(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is what it says.
+        The recorder provides L{IResultRecorder}.
         """
         verifyObject(IResultRecorder, self.recorder)
 
     def test_recorded(self) -> None:
         """
-        Once C{record} has fired, results are recorded.
+        Results are recorded when the Deferred of C{record} fires.
         """
         self.successResultOf(self.recorder.record([FIRST]))
         self.assertEqual(self.recorded(), [FIRST])
         self.successResultOf(self.recorder.record([SECOND]))
         self.assertEqual(self.recorded(), [FIRST, SECOND])
 
-    def test_nothing(self) -> None:
+    def test_noResults(self) -> None:
         """
-        Recording no results is done at once.
+        C{record} without results fires at once.
         """
         self.successResultOf(self.recorder.record([]))
         self.assertEqual(self.recorded(), [])
 
-    def test_again(self) -> None:
+    def test_recordedTwice(self) -> None:
         """
-        A recorded result isn't replaced.
+        A second result for a recipient is ignored.
         """
         self.successResultOf(self.recorder.record([FIRST]))
         other = replace(FIRST, ending=DeliveryStatus.PERMANENT)

@@ -23,9 +23,9 @@ class MemoryQueueTests(queues.QueueMixin):
         self.memory = MemoryQueue(self.clock, lambda: f"m{next(numbers)}")
         return self.memory
 
-    def test_recorded(self) -> None:
+    def test_attributes(self) -> None:
         """
-        Others' tests can look at what was submitted.
+        Submitted envelopes and bodies are attributes, for tests.
         """
         messageID = self.submit()
         self.assertEqual(self.memory.envelopes, [ENVELOPE])

@@ -55,13 +55,13 @@ from tests.queue.couriers import (
 
 BODY = [b"Subject: hello\r\nFrom: us@here.example\r\n\r\n", b"body\r\n"]
 START = 1_800_000_000
-#: When the attempts of the default schedule come, in seconds.
+#: Attempts of the default schedule, in seconds after the submission.
 SCHEDULE = [0, 450, 1350, 3150, 6750, 13950, 28350, 57150]
 
 
 class ServiceCase(SynchronousTestCase):
     """
-    A running service over a spool on disk.
+    Base of tests for a running service with a spool on disk.
     """
 
     limits = GroupLimits()
@@ -74,18 +74,18 @@ class ServiceCase(SynchronousTestCase):
         self.observer = FakeObserver()
         self.mailbox = FakeMailbox()
         self.numbers = count(1)
-        self.service = self.started()
+        self.service = self.startedService()
 
     def newID(self) -> str:
         return f"id{next(self.numbers)}"
 
-    def started(self) -> QueueService:
-        service = self.made()
+    def startedService(self) -> QueueService:
+        service = self.makeService()
         service.startService()
         self.addCleanup(lambda: service.running and service.stopService())
         return service
 
-    def made(self) -> QueueService:
+    def makeService(self) -> QueueService:
         notifier = ReportStatusNotifier(
             self.clock,
             [self.observer],
@@ -105,10 +105,10 @@ class ServiceCase(SynchronousTestCase):
 
     def restart(self) -> None:
         """
-        Stop the service, and have another go on with the spool.
+        Stop the service and start another on the same spool.
         """
         self.successResultOf(self.service.stopService())
-        self.service = self.started()
+        self.service = self.startedService()
 
     def submit(self, *recipients: str, **more: object) -> str:
         envelope = replace(
@@ -125,7 +125,7 @@ class ServiceCase(SynchronousTestCase):
 
     def attemptTimes(self, until: int) -> list[int]:
         """
-        When a message was attempted, in seconds from its submission.
+        The times of delivery attempts for a message, in seconds since its submission.
         """
         times: list[int] = []
         route = self.courier.deliver
@@ -143,9 +143,9 @@ class ServiceCase(SynchronousTestCase):
         return times
 
 
-class QueueContractTests(queues.QueueMixin):
+class QueueServiceContractTests(queues.QueueMixin):
     """
-    L{QueueService} is an L{IQueue}.
+    Tests for L{QueueService} as an L{IQueue}.
     """
 
     def makeQueue(self) -> IQueue:
@@ -167,9 +167,9 @@ class QueueContractTests(queues.QueueMixin):
         return service
 
 
-class StoredContractTests(queues.QueueMixin):
+class QueueClientContractTests(queues.QueueMixin):
     """
-    L{QueueClient} is an L{IQueue}.
+    Tests for L{QueueClient} as an L{IQueue}.
     """
 
     def makeQueue(self) -> IQueue:
@@ -182,12 +182,12 @@ class StoredContractTests(queues.QueueMixin):
 
 class DeliveryTests(ServiceCase):
     """
-    Tests for what becomes of messages.
+    Tests for the results of delivery attempts.
     """
 
     def test_delivered(self) -> None:
         """
-        A message that is delivered to all is gone, file and all.
+        A message delivered to all recipients is removed with its file.
         """
         messageID = self.submit("a@there.example", "b@there.example", eightBit=True)
         (batch,) = self.courier.batches
@@ -203,7 +203,7 @@ class DeliveryTests(ServiceCase):
 
     def test_body(self) -> None:
         """
-        During an attempt, a message's file is the submitted message.
+        During an attempt the message's file is the submitted message.
         """
         self.courier.answer = None
         self.submit()
@@ -212,9 +212,8 @@ class DeliveryTests(ServiceCase):
 
     def test_schedule(self) -> None:
         """
-        After the first attempt, waits double from 450 seconds up to eight
-        hours, until the message has been there for five days.
-        RFC 5321 4.5.4.1
+        Waits between attempts double from 450 seconds up to eight hours, until the
+        message is five days old.  RFC 5321 4.5.4.1
         """
         self.courier.answer = deferred
         times = self.attemptTimes(6 * DAY)
@@ -224,10 +223,10 @@ class DeliveryTests(ServiceCase):
 
     def test_delayed(self) -> None:
         """
-        When a message has been there for two hours the sender is told, once,
-        however often it was attempted.
+        The sender gets one delay DSN when a message is two hours old, whatever the
+        number of attempts.
         """
-        self.courier.answer = self.onlyBounces(deferred)
+        self.courier.answer = self.deliverOnlyDSNs(deferred)
         self.submit()
         self.clock.pump([60] * 119)
         self.assertEqual(self.delivered, [])
@@ -236,9 +235,9 @@ class DeliveryTests(ServiceCase):
         self.assertIn(b"\r\nAction: delayed\r\n", dsn)
         self.assertIn(b"\r\nSubject: Mail delivery delayed\r\n", dsn)
 
-    def test_delayedWhileUnderWay(self) -> None:
+    def test_noDelayDSNDuringAttempt(self) -> None:
         """
-        Nobody is told of the delay of what is being delivered just then.
+        No delay DSN is sent for a message that is being delivered.
         """
         self.courier.answer = deferred
         messageID = self.submit()
@@ -250,11 +249,12 @@ class DeliveryTests(ServiceCase):
         self.assertEqual(self.queued(), ())
         self.assertEqual(self.courier.pending, [])
 
-    def onlyBounces(
+    def deliverOnlyDSNs(
         self, others: Callable[[Batch], tuple[Result, ...]]
     ) -> Callable[[Batch], tuple[Result, ...]]:
         """
-        Have DSNs delivered, one at a time; everything else as C{others} says.
+        An answer that delivers DSNs and keeps them in C{self.delivered}, and leaves
+        other batches to C{others}.
         """
         self.delivered: list[bytes] = []
 
@@ -268,10 +268,10 @@ class DeliveryTests(ServiceCase):
 
     def test_givenUp(self) -> None:
         """
-        What still fails temporarily at the end of the schedule fails, and the
-        sender hears of it.
+        A recipient that fails temporarily until the end of the schedule fails, and the
+        sender gets a DSN.
         """
-        self.courier.answer = self.onlyBounces(deferred)
+        self.courier.answer = self.deliverOnlyDSNs(deferred)
         self.submit()
         self.clock.pump([450] * (5 * 24 * 8))
         self.assertEqual(self.queued(), ())
@@ -281,10 +281,10 @@ class DeliveryTests(ServiceCase):
 
     def test_permanent(self) -> None:
         """
-        What fails permanently isn't attempted again; one DSN goes from the
-        null reverse-path to the sender, about all who failed.  RFC 3464 2
+        A permanent failure isn't retried; one DSN from the null reverse-path tells the
+        sender of all failed recipients.  RFC 3464 2
         """
-        self.courier.answer = self.onlyBounces(refused)
+        self.courier.answer = self.deliverOnlyDSNs(refused)
         self.submit("a@there.example", "b@there.example")
         self.assertEqual(self.queued(), ())
         (dsn,) = self.delivered
@@ -294,9 +294,9 @@ class DeliveryTests(ServiceCase):
         self.assertEqual(message["To"], "us@here.example")
         self.assertEqual(message["From"], "Mail delivery <postmaster@mx.here.example>")
 
-    def test_partly(self) -> None:
+    def test_mixedResults(self) -> None:
         """
-        Each recipient has a state of its own.
+        Each recipient has its own state.
         """
 
         def answer(batch: Batch) -> tuple[Result, ...]:
@@ -331,10 +331,9 @@ class DeliveryTests(ServiceCase):
                          ("b@there.example",))  # fmt: skip
         self.assertEqual(self.courier.batches[-1].attempt, 2)
 
-    def test_oneDSNForAll(self) -> None:
+    def test_concurrentFailures(self) -> None:
         """
-        Recipients of one message that fail in attempts at the same time are
-        in one DSN.
+        Recipients of a message that fail in concurrent attempts share one DSN.
         """
         self.courier.answer = None
         self.submit("a@one.example", "b@two.example")
@@ -344,11 +343,10 @@ class DeliveryTests(ServiceCase):
         (dsn,) = self.dsns()
         self.assertEqual(dsn.path.read_bytes().count(b"Action: failed"), 2)
 
-    def test_noDSNForNobody(self) -> None:
+    def test_nullReversePath(self) -> None:
         """
-        The null reverse-path is never sent anything.  RFC 5321 6.1.  So that
-        nothing vanishes, the postmaster gets the message; if that fails, too, it
-        is said in the log, and there are no more.
+        No DSN is sent to the null reverse-path (RFC 5321 6.1): the postmaster gets the
+        message, and if that fails too, an error is logged.
         """
         self.courier.answer = refused
         with capturedLogs() as logs:
@@ -365,7 +363,7 @@ class DeliveryTests(ServiceCase):
 
     def test_requireTLS(self) -> None:
         """
-        The DSN of a REQUIRETLS message requires TLS, and has no more than its
+        The DSN about a REQUIRETLS message requires TLS and returns no more than the
         header.  RFC 8689 5
         """
         self.courier.answer = None
@@ -379,7 +377,8 @@ class DeliveryTests(ServiceCase):
 
     def test_retryAfter(self) -> None:
         """
-        A requested longer wait is granted, up to the longest of the schedule.
+        A longer wait requested by the peer is granted up to the longest wait of the
+        schedule.
         """
         for requested, waited in ((1000, 1000), (10**9, 450 * 2**6), (1, 450)):
             self.courier.answer = lambda batch, requested=requested: tuple(
@@ -393,7 +392,7 @@ class DeliveryTests(ServiceCase):
 
     def test_courierRaises(self) -> None:
         """
-        A courier that raises costs an attempt, no more.
+        An exception in a courier counts as an attempt.
         """
 
         def answer(batch: Batch) -> tuple[Result, ...]:
@@ -406,10 +405,10 @@ class DeliveryTests(ServiceCase):
         self.assertEqual(recipient.attempts, 1)
         self.assertEqual(recipient.nextAttempt, self.clock.seconds() + 450)
 
-    def test_courierForgets(self) -> None:
+    def test_missingResults(self) -> None:
         """
-        Recipients a courier says nothing about, or wasn't asked about, don't
-        end up delivered.
+        A recipient without a result from the courier stays queued; results for others
+        are ignored.
         """
         self.courier.answer = lambda batch: (
             Result("other", "x@y.example", DeliveryStatus.DELIVERED, "2.0.0"),
@@ -420,8 +419,7 @@ class DeliveryTests(ServiceCase):
 
     def test_courierHangs(self) -> None:
         """
-        A courier that never answers, not even to being cancelled, costs an
-        attempt and no more.
+        A courier that doesn't finish even when cancelled counts as an attempt.
         """
         cancelled: list[object] = []
         stuck: Deferred[tuple[Result, ...]] = Deferred()
@@ -441,8 +439,8 @@ class DeliveryTests(ServiceCase):
 
     def test_fullDisk(self) -> None:
         """
-        A result that can't be written is kept until it can be: the message
-        isn't sent twice.
+        Results that can't be written are kept and written later, and the message isn't
+        sent again.
         """
         self.courier.answer = None
         self.submit()
@@ -455,9 +453,9 @@ class DeliveryTests(ServiceCase):
         self.assertEqual(self.queued(), ())
         self.assertEqual(len(self.courier.batches), 1)
 
-    def test_lookFails(self) -> None:
+    def test_readFails(self) -> None:
         """
-        A look for what is due that fails doesn't end the looking.
+        A failure of the query for due messages doesn't end the periodic query.
         """
         with patch.object(Spool, "read", side_effect=OSError(5, "I/O error")):
             self.clock.pump([1] * 3)
@@ -468,7 +466,7 @@ class DeliveryTests(ServiceCase):
 
 class RecordingTests(ServiceCase):
     """
-    Tests for results that are known while an attempt goes on.
+    Tests for results recorded during an attempt.
     """
 
     limits = GroupLimits(maxPerDestination=1)
@@ -485,10 +483,10 @@ class RecordingTests(ServiceCase):
     def record(self, *results: Result) -> Deferred[None]:
         return self.courier.recorder.record(results)
 
-    def test_whileUnderWay(self) -> None:
+    def test_listedDuringAttempt(self) -> None:
         """
-        A recorded result is listed within a quarter of a second, whatever the results
-        of the others.
+        A recorded result is listed within a quarter of a second, before the other
+        recipients have results.
         """
         first, second, third = delivered(self.batch)
         self.successResultOf(self.record(third))
@@ -504,28 +502,26 @@ class RecordingTests(ServiceCase):
         self.courier.finish(lambda batch: (first, replace(second), third))
         self.assertEqual(self.queued(), ())
 
-    def test_died(self) -> None:
+    def test_processDied(self) -> None:
         """
-        After the death of the process what was recorded is carried out by the
-        next one: what all have is gone, who failed is told of, and nothing
-        else is kept waiting.
+        Results recorded before the process died take effect in the next one: complete
+        messages are removed, failures reported, and nothing is attempted again.
         """
         first, second, third = delivered(self.batch)
         failed = replace(second, ending=DeliveryStatus.PERMANENT)
         self.successResultOf(self.record(first, failed, third))
-        # As it is when a process has died: nothing else is written.
+        # As after a crash: nothing else is written.
         self.successResultOf(self.service._spool.close())
         self.successResultOf(self.service.stopService())
         self.flushLoggedErrors(SpoolClosed)
-        self.service = self.started()
+        self.service = self.startedService()
         (dsn,) = self.dsns()
         self.assertEqual(dsn.path.read_bytes().count(b"Action: failed"), 1)
         self.assertEqual([each.messageID for each in self.queued()], [dsn.messageID])
 
     def test_recordedOnce(self) -> None:
         """
-        What was recorded isn't carried out again at the end, even if it is
-        said to be otherwise then.
+        The results at the end of an attempt don't replace recorded ones.
         """
         self.successResultOf(self.record(*refused(self.batch)[2:]))
         self.courier.finish(delivered)
@@ -535,8 +531,8 @@ class RecordingTests(ServiceCase):
 
     def test_oneDSN(self) -> None:
         """
-        A recipient that failed is told of with the others of its message,
-        once the attempt has come to its end.
+        Recorded failures are reported in one DSN for each message at the end of the
+        attempt.
         """
         self.successResultOf(self.record(refused(self.batch)[0]))
         self.successResultOf(self.record(refused(self.batch)[1]))
@@ -547,12 +543,11 @@ class RecordingTests(ServiceCase):
 
     def test_stopped(self) -> None:
         """
-        Stopping loses nothing that was recorded; the rest counts as not
-        attempted.
+        Recorded results survive a stop; other recipients count as not attempted.
         """
         self.successResultOf(self.record(delivered(self.batch)[0]))
         self.successResultOf(self.service.stopService())
-        self.service = self.started()
+        self.service = self.startedService()
         self.assertEqual(
             [each.recipients for each in self.courier.batches[-1].messages],
             [("b@there.example",), ("c@there.example",)],
@@ -560,7 +555,7 @@ class RecordingTests(ServiceCase):
 
     def test_fullDisk(self) -> None:
         """
-        A courier waits for a result that can't be written until it is.
+        C{record} doesn't fire until its results are written.
         """
         with patch("moxtls.queue.files.os.write", side_effect=OSError(28, "full")):
             recorded = self.record(*delivered(self.batch))
@@ -574,8 +569,8 @@ class RecordingTests(ServiceCase):
 
     def test_indexFails(self) -> None:
         """
-        Results that the index can't take over stay in the journal, also those that are
-        added meanwhile, and are taken over later: a message logs one failure in ten
+        Results that can't be moved to the index stay in the journal with later ones and
+        are moved when that is possible again; at most one failure is logged in ten
         seconds.
         """
         first, second, third = delivered(self.batch)
@@ -596,7 +591,7 @@ class RecordingTests(ServiceCase):
 
     def test_journalIsEmptied(self) -> None:
         """
-        The journal doesn't grow with the number of results.
+        The journal is emptied when its results have been moved to the index.
         """
         for result in delivered(self.batch):
             self.successResultOf(self.record(result))
@@ -606,15 +601,15 @@ class RecordingTests(ServiceCase):
 
     def test_listedAfterDeath(self) -> None:
         """
-        After the death of the process, a command lists what was recorded; while another
-        one delivers, it leaves the journal alone.
+        A command on the spool of a dead process moves the journal to the index; while a
+        process delivers, it leaves the journal alone.
         """
         self.successResultOf(self.record(delivered(self.batch)[0]))
         command = InlineSpoolExecutor(self.root)
         command.open()
         self.successResultOf(command.close())
         self.assertEqual(len(self.journal()), 1)
-        # As it is when a process has died: nothing else is written.
+        # As after a crash: nothing else is written.
         self.successResultOf(self.service._spool.close())
         command.open()
         found = self.successResultOf(command.read(lambda spool: spool.index.messages()))
@@ -629,8 +624,8 @@ class RecordingTests(ServiceCase):
 
     def test_damagedJournal(self) -> None:
         """
-        A line of the journal that was cut off, or isn't one, is ignored with an error,
-        and the others are recorded.
+        Truncated or invalid lines of the journal are ignored with an error, and the
+        others are recorded.
         """
         self.successResultOf(self.record(*delivered(self.batch)[:2]))
         self.successResultOf(self.service._spool.close())
@@ -640,7 +635,7 @@ class RecordingTests(ServiceCase):
         whole = path.read_bytes()
         path.write_bytes(b'{"id": "id1"}\n\0\xff\n[1]\n' + whole + whole[:40])
         with capturedLogs() as logs:
-            self.service = self.started()
+            self.service = self.startedService()
         self.assertIn(
             f"Spool {self.root}: 4 unreadable lines of the journal are ignored",
             [formatEvent(event) for event in logs],
@@ -652,7 +647,7 @@ class RecordingTests(ServiceCase):
 
     def test_oldJournal(self) -> None:
         """
-        A result in the journal that the index already has changes nothing.
+        A journal line whose result the index already has changes nothing.
         """
         self.successResultOf(self.record(*deferred(self.batch)))
         lines = (self.root / "results.0").read_bytes()
@@ -663,7 +658,7 @@ class RecordingTests(ServiceCase):
         self.assertEqual(before[0].recipients[0].attempts, 2)
         self.successResultOf(self.service.stopService())
         (self.root / "results.0").write_bytes(lines)
-        self.service = self.started()
+        self.service = self.startedService()
         self.assertEqual(self.queued(), before)
 
     def journal(self) -> list[str]:
@@ -684,7 +679,7 @@ class RecordingTests(ServiceCase):
 
 class UnreachableTests(ServiceCase):
     """
-    Tests for destinations no host of which can be reached.
+    Tests for destinations without a reachable host.
     """
 
     limits = GroupLimits(maxPerDestination=1, maxMessages=2)
@@ -698,10 +693,10 @@ class UnreachableTests(ServiceCase):
     def attempts(self) -> list[int]:
         return [each.recipients[0].attempts for each in self.queued()]
 
-    def test_all(self) -> None:
+    def test_allMessagesWait(self) -> None:
         """
-        All that is due for the destination counts as attempted, with what was
-        found out, and waits: none is attempted for itself.
+        All due messages for an unreachable destination count as attempted, with the
+        same result, and wait.
         """
         self.courier.finish(unreachable)
         self.assertEqual(self.courier.pending, [])
@@ -714,7 +709,7 @@ class UnreachableTests(ServiceCase):
 
     def test_newMail(self) -> None:
         """
-        Mail that comes meanwhile waits until the destination is due.
+        Mail submitted later waits until the destination is due.
         """
         self.courier.finish(unreachable)
         self.submit("new@dead.example")
@@ -725,9 +720,9 @@ class UnreachableTests(ServiceCase):
         self.courier.finish(unreachable)
         self.assertEqual(self.attempts(), [2] * 7 + [1])
 
-    def test_others(self) -> None:
+    def test_otherDestinations(self) -> None:
         """
-        Other destinations are none the worse for it.
+        Other destinations are not affected.
         """
         self.courier.finish(unreachable)
         self.submit("you@there.example")
@@ -735,7 +730,7 @@ class UnreachableTests(ServiceCase):
 
     def test_hourly(self) -> None:
         """
-        Waits double up to an hour; it takes one attempt each time.
+        Waits double up to an hour, with one attempt each.
         """
         times: list[float] = []
 
@@ -750,18 +745,18 @@ class UnreachableTests(ServiceCase):
         self.clock.pump([30] * 600)
         self.assertEqual(times, [0, 450, 1350, 3150, 6750, 10350, 13950, 17550])
 
-    def test_back(self) -> None:
+    def test_reachableAgain(self) -> None:
         """
-        When a host is reached again, everything due goes at once.
+        All due messages are sent at once when a host is reachable again.
         """
         self.courier.finish(unreachable)
         self.courier.answer = delivered
         self.clock.pump([30] * 16)
         self.assertEqual(self.queued(), ())
 
-    def test_byHand(self) -> None:
+    def test_retry(self) -> None:
         """
-        The postmaster may have it attempted before.
+        A retry of one message is attempted at once.
         """
         self.courier.finish(unreachable)
         self.courier.answer = delivered
@@ -771,7 +766,7 @@ class UnreachableTests(ServiceCase):
 
     def test_restart(self) -> None:
         """
-        A new process knows as much.
+        The wait of a destination survives a restart.
         """
         self.courier.finish(unreachable)
         self.restart()
@@ -780,8 +775,8 @@ class UnreachableTests(ServiceCase):
 
     def test_dsns(self) -> None:
         """
-        Each message has a notice of its delay, and a DSN when it is given up,
-        by its own age, however rarely it was one that was attempted.
+        Delay and failure DSNs of each message depend on its own age, even if other
+        messages were attempted in its place.
         """
         bounced: list[tuple[float, bytes]] = []
 
@@ -810,7 +805,7 @@ class UnreachableTests(ServiceCase):
 
     def test_maxAttempts(self) -> None:
         """
-        The last attempt that a message may have is made for itself.
+        The last of a limited number of attempts is made for the message itself.
         """
         once = self.submit("once@dead.example", maxAttempts=1)
         self.courier.finish(unreachable)
@@ -823,28 +818,29 @@ class UnreachableTests(ServiceCase):
 
 class AgeTests(ServiceCase):
     """
-    Tests for messages for which there is no attempt in time.
+    Tests for messages that reach their maximum age without an attempt.
     """
 
     limits = GroupLimits(maxMessageTime=10 * DAY)
 
     def test_neverAttempted(self) -> None:
         """
-        What is behind a destination that is busy all the time is given up
-        too, and its sender hears of it.
+        Messages for a destination that is always busy are given up, too, with a DSN.
         """
         self.courier.answer = None
         for number in range(60):
             self.submit(f"a{number}@slow.example")
         self.assertEqual(sum(len(each.messages) for each in self.courier.batches), 2)
-        dsns = self.slowFor(5 * DAY + 3 * HOUR)
+        dsns = self.collectDSNs(5 * DAY + 3 * HOUR)
         self.assertEqual(len(dsns[b"Action: failed"]), 58)
         self.assertEqual(len(dsns[b"Action: delayed"]), 58)
         self.assertIn(b"Status: 4.4.7\r\n", dsns[b"Action: failed"][0])
 
-    def slowFor(self, seconds: float) -> dict[bytes, list[bytes]]:
+    def collectDSNs(self, seconds: float) -> dict[bytes, list[bytes]]:
         """
-        Deliver DSNs, and let everything else hang until it is broken off.
+        Advance the clock while DSNs are delivered and other attempts hang.
+
+        @return: The DSNs by action.
         """
         found: dict[bytes, list[bytes]] = {
             b"Action: failed": [],
@@ -873,14 +869,14 @@ class AgeTests(ServiceCase):
 
     def test_afterDowntime(self) -> None:
         """
-        What grew old while no process was there is attempted before it is
-        given up.
+        A message that reached its maximum age while no process ran is attempted before
+        it is given up.
         """
         self.courier.answer = None
         self.submit()
         self.successResultOf(self.service.stopService())
         self.clock.advance(6 * DAY)
-        self.service = self.started()
+        self.service = self.startedService()
         self.clock.pump([60] * 20)
         self.courier.pending.pop(0)
         self.courier.finish(delivered)
@@ -888,7 +884,7 @@ class AgeTests(ServiceCase):
 
     def test_held(self) -> None:
         """
-        A held message is not given up, and causes no delay DSN.
+        A held message isn't given up and causes no delay DSN.
         """
         self.courier.answer = deferred
         messageID = self.submit()
@@ -898,9 +894,9 @@ class AgeTests(ServiceCase):
         self.assertEqual(message.recipients[0].state, RecipientState.WAITING)
 
 
-class DamagedTests(ServiceCase):
+class DamagedFileTests(ServiceCase):
     """
-    Tests for messages whose files are damaged.
+    Tests for messages with damaged files.
     """
 
     def setUp(self) -> None:
@@ -918,9 +914,9 @@ class DamagedTests(ServiceCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
 
-    def check(self, fault: str) -> None:
+    def assertHeld(self, fault: str) -> None:
         """
-        It is held, with one error, and isn't delivered.
+        Assert that the message is held with one logged error and isn't delivered.
         """
         self.courier.answer = delivered
         self.clock.pump([60] * 30)
@@ -931,41 +927,41 @@ class DamagedTests(ServiceCase):
         self.assertIn(self.messageID, error)
         self.assertIn(fault, error)
 
-    def test_emptied(self) -> None:
+    def test_empty(self) -> None:
         """
-        An empty file is not delivered as an empty message.
+        A message with an empty file is held.
         """
         self.path.write_bytes(b"")
-        self.check("0 octets instead of 47")
+        self.assertHeld("0 octets instead of 47")
 
-    def test_cut(self) -> None:
+    def test_truncated(self) -> None:
         """
-        Nor one that ends too early.
+        A message with a truncated file is held.
         """
         self.path.write_bytes(self.path.read_bytes()[:-1])
-        self.check("46 octets instead of 47")
+        self.assertHeld("46 octets instead of 47")
 
-    def test_gone(self) -> None:
+    def test_missing(self) -> None:
         """
-        Nor one that isn't there.
+        A message with a missing file is held.
         """
         self.path.unlink()
-        self.check("No such file")
+        self.assertHeld("No such file")
 
     def test_restored(self) -> None:
         """
-        Released when the file is whole again, it goes out.
+        A message is delivered if it is released after its file was restored.
         """
         whole = self.path.read_bytes()
         self.path.write_bytes(b"")
-        self.check("0 octets")
+        self.assertHeld("0 octets")
         self.path.write_bytes(whole)
         self.successResultOf(self.service.hold(self.messageID, False))
         self.assertEqual(self.queued(), ())
 
-    def test_others(self) -> None:
+    def test_otherMessages(self) -> None:
         """
-        Other messages to the same destination go out.
+        Other messages to the same destination are delivered.
         """
         self.path.write_bytes(b"")
         self.courier.answer = delivered
@@ -974,14 +970,14 @@ class DamagedTests(ServiceCase):
         self.assertEqual([each.messageID for each in self.queued()], [self.messageID])
 
 
-class LeftOverTests(ServiceCase):
+class StaleFilesTests(ServiceCase):
     """
-    Tests for files that a process left behind which died.
+    Tests for files left behind by a killed process.
     """
 
     def test_removed(self) -> None:
         """
-        They are removed while the service runs, not only when it starts.
+        Stale files are removed while the service runs, not only when it starts.
         """
         folder = self.root / "messages"
         for name in (".half", "whole"):
@@ -994,9 +990,9 @@ class LeftOverTests(ServiceCase):
         self.assertEqual(os.listdir(folder), [messageID])
 
 
-class ByHandTests(ServiceCase):
+class CommandTests(ServiceCase):
     """
-    Tests for what the postmaster does, here or in another process.
+    Tests for commands on queued messages, in this or another process.
     """
 
     def setUp(self) -> None:
@@ -1011,23 +1007,24 @@ class ByHandTests(ServiceCase):
 
     def test_retry(self) -> None:
         """
-        Retrying attempts at once, and counts as an attempt.
+        A retry starts an attempt at once, which counts.
         """
         self.assertTrue(self.successResultOf(self.service.retry(self.messageID)))
         self.assertEqual([each.attempt for each in self.courier.batches], [1, 2])
 
-    def test_retryElsewhere(self) -> None:
+    def test_retryInOtherProcess(self) -> None:
         """
-        Changes by another process are found by the next pass.
+        A retry in another process takes effect with the next periodic query.
         """
         self.successResultOf(self.other.retry(self.messageID))
         self.assertEqual(len(self.courier.batches), 1)
         self.clock.advance(1)
         self.assertEqual(self.queued(), ())
 
-    def test_submitElsewhere(self) -> None:
+    def test_submitInOtherProcess(self) -> None:
         """
-        So are messages that it submits.
+        A message submitted in another process is attempted after the next periodic
+        query.
         """
         self.successResultOf(self.other.submit(Envelope("", ("x@else.example",)), BODY))
         self.clock.advance(1)
@@ -1035,8 +1032,7 @@ class ByHandTests(ServiceCase):
 
     def test_held(self) -> None:
         """
-        A held message is not attempted, also not when asked to, until it is
-        released.
+        A held message isn't attempted, even after a retry, until it is released.
         """
         self.successResultOf(self.service.hold(self.messageID, True))
         self.successResultOf(self.service.retry(self.messageID))
@@ -1045,9 +1041,9 @@ class ByHandTests(ServiceCase):
         self.successResultOf(self.service.hold(self.messageID, False))
         self.assertEqual(self.queued(), ())
 
-    def test_heldInFlight(self) -> None:
+    def test_heldDuringAttempt(self) -> None:
         """
-        Holding a message that is being attempted holds it from then on.
+        A message held during an attempt is held when the attempt has ended.
         """
         self.courier.answer = None
         self.successResultOf(self.service.retry(self.messageID))
@@ -1057,10 +1053,9 @@ class ByHandTests(ServiceCase):
         self.assertEqual(len(self.courier.batches), 2)
         self.assertTrue(self.queued()[0].held)
 
-    def test_droppedInFlight(self) -> None:
+    def test_droppedDuringAttempt(self) -> None:
         """
-        A message that is dropped while it is attempted stays gone, and causes
-        no DSN.
+        A message dropped during an attempt stays removed and causes no DSN.
         """
         self.courier.answer = None
         self.successResultOf(self.service.retry(self.messageID))
@@ -1071,7 +1066,7 @@ class ByHandTests(ServiceCase):
 
 class ConcurrencyTests(ServiceCase):
     """
-    Tests for what is attempted at the same time.
+    Tests for limits and grouping of concurrent attempts.
     """
 
     limits = GroupLimits(
@@ -1084,8 +1079,7 @@ class ConcurrencyTests(ServiceCase):
 
     def test_perDestination(self) -> None:
         """
-        A destination gets no more than its share; the rest goes together when
-        there is room.
+        Attempts for one destination are limited; waiting messages share the next one.
         """
         for _ in range(8):
             self.submit()
@@ -1096,7 +1090,7 @@ class ConcurrencyTests(ServiceCase):
 
     def test_total(self) -> None:
         """
-        There is a limit to it all.
+        The total number of attempts is limited.
         """
         for number in range(8):
             self.submit(f"a@d{number}.example")
@@ -1106,7 +1100,7 @@ class ConcurrencyTests(ServiceCase):
 
     def test_slowDestination(self) -> None:
         """
-        Many messages for a slow destination don't hold up others.
+        Many messages for a slow destination don't delay other destinations.
         """
         for _ in range(50):
             self.submit()
@@ -1115,20 +1109,19 @@ class ConcurrencyTests(ServiceCase):
 
     def test_recipients(self) -> None:
         """
-        No attempt has more recipients than its limit, and none is forgotten
-        or attempted twice.
+        The recipients of an attempt are limited, and each recipient is attempted once.
         """
         self.courier.answer = delivered
-        everybody = [f"a{number}@there.example" for number in range(10)]
-        self.submit(*everybody)
+        recipients = [f"a{number}@there.example" for number in range(10)]
+        self.submit(*recipients)
         sizes = [len(batch.messages[0].recipients) for batch in self.courier.batches]
         self.assertEqual(sizes, [4, 4, 2])
         attempted = [r for b in self.courier.batches for r in b.messages[0].recipients]
-        self.assertEqual(attempted, everybody)
+        self.assertEqual(attempted, recipients)
 
-    def test_demands(self) -> None:
+    def test_tlsRequirements(self) -> None:
         """
-        Messages with different TLS requirements go in different attempts.
+        Messages with different TLS requirements are in different attempts.
         """
         self.clock.advance(0)
         held = [
@@ -1145,8 +1138,8 @@ class ConcurrencyTests(ServiceCase):
 
     def test_causesReports(self) -> None:
         """
-        What may not be the cause of a report goes in attempts of its own:
-        reports, responses, and whatever has the null reverse-path.
+        Messages that must not cause reports (reports, responses, null reverse-path) are
+        in separate attempts.
         """
         self.clock.advance(0)
         for sender, response, report in (
@@ -1162,10 +1155,10 @@ class ConcurrencyTests(ServiceCase):
         causing = [each.causesReports for each in self.courier.batches]
         self.assertEqual(sorted(causing), [False, False, False, True])
 
-    def test_bounces(self) -> None:
+    def test_requireTLSDSNs(self) -> None:
         """
-        RFC 8689 5: less is demanded for dsns than for other messages with
-        REQUIRETLS, so they go in attempts of their own.
+        REQUIRETLS DSNs are in separate attempts, as less is required of them than of
+        other REQUIRETLS messages.  RFC 8689 5
         """
         self.clock.advance(0)
         # The first two are attempted at once, the others together.
@@ -1182,7 +1175,7 @@ class ConcurrencyTests(ServiceCase):
 
 class ReportTests(ServiceCase):
     """
-    Tests for reports of ours.
+    Tests for reports sent by this node.
     """
 
     def submitReport(self, *recipients: str, **more: object) -> str:
@@ -1193,57 +1186,55 @@ class ReportTests(ServiceCase):
 
     def test_delivered(self) -> None:
         """
-        The observers are told of a report that arrived, and nobody else.
+        The observers, and nobody else, are notified of a delivered report.
         """
         self.submitReport()
-        ((envelope, result),) = self.observer.told
+        ((envelope, result),) = self.observer.notifications
         self.assertEqual(envelope.key, "k")
         self.assertEqual(result.ending, DeliveryStatus.DELIVERED)
-        self.assertEqual(self.mailbox.kept, [])
+        self.assertEqual(self.mailbox.deliveries, [])
         self.assertEqual(self.queued(), ())
 
     def test_failed(self) -> None:
         """
-        The DSN of a report bothers nobody: it is put away, read; no mail goes
-        out.
+        The DSN about a report is stored in a mailbox as read instead of being sent.
         """
         self.courier.answer = refused
         self.submitReport()
-        ((_, result),) = self.observer.told
+        ((_, result),) = self.observer.notifications
         self.assertEqual(result.ending, DeliveryStatus.PERMANENT)
-        ((mailbox, dsn, seen),) = self.mailbox.kept
+        ((mailbox, dsn, seen),) = self.mailbox.deliveries
         self.assertEqual((mailbox, seen), ("Postmaster/tls", True))
         self.assertIn(b"Action: failed", dsn)
         self.assertIn(b"To: r@here.example", dsn)
         self.assertEqual(self.queued(), ())
 
-    def test_noDelayNotice(self) -> None:
+    def test_noDelayDSN(self) -> None:
         """
-        A report is attempted for 24 hours (RFC 8460 5.5), and
-        nobody is told of the delay.
+        A report is attempted for 24 hours (RFC 8460 5.5) without a delay DSN.
         """
         self.courier.answer = deferred
         self.submitReport()
         self.clock.pump([450] * (24 * 8))
         self.assertEqual(len(self.courier.batches), 10)
-        ((_, result),) = self.observer.told
+        ((_, result),) = self.observer.notifications
         self.assertEqual(result.ending, DeliveryStatus.TEMPORARY)
         self.assertEqual(self.queued(), ())
 
     def test_posted(self) -> None:
         """
-        A report that is posted has no header to return.
+        The DSN about a report sent by HTTP returns no header.
         """
         self.courier.answer = refused
         self.submitReport("https://a.example/r", contentType="application/tlsrpt+gzip")
-        ((_, dsn, _),) = self.mailbox.kept
+        ((_, dsn, _),) = self.mailbox.deliveries
         self.assertIn(b"Final-Recipient: x-uri; https://a.example/r\r\n", dsn)
         self.assertNotIn(b"Subject: hello", dsn)
 
-    def test_toldAgain(self) -> None:
+    def test_observerFails(self) -> None:
         """
-        An observer that fails is told again later, also by the next process;
-        until then the message stays.
+        A failed notification of an observer is repeated, also by the next process, and
+        the message stays queued until it succeeds.
         """
         self.observer.broken = True
         self.submitReport()
@@ -1253,13 +1244,13 @@ class ReportTests(ServiceCase):
         self.assertTrue(self.flushLoggedErrors(OSError))
         self.observer.broken = False
         self.clock.pump([30] * 3)
-        self.assertEqual(len(self.observer.told), 1)
+        self.assertEqual(len(self.observer.notifications), 1)
         self.assertEqual(self.queued(), ())
         self.assertEqual(len(self.courier.batches), 1)
 
-    def test_brokenMailbox(self) -> None:
+    def test_mailboxFails(self) -> None:
         """
-        A mailbox that is full doesn't lose the DSN.
+        A DSN that the mailbox can't store is stored later.
         """
         self.courier.answer = refused
         self.mailbox.broken = True
@@ -1267,18 +1258,18 @@ class ReportTests(ServiceCase):
         self.assertTrue(self.flushLoggedErrors(OSError))
         self.mailbox.broken = False
         self.clock.pump([30] * 3)
-        self.assertEqual(len(self.mailbox.kept), 1)
+        self.assertEqual(len(self.mailbox.deliveries), 1)
 
 
 class StopTests(ServiceCase):
     """
-    Tests for stopping and going on.
+    Tests for stopping and restarting the service.
     """
 
-    def test_stopWhileBusy(self) -> None:
+    def test_attemptCancelled(self) -> None:
         """
-        What is under way when the service stops is broken off, and counts as
-        not attempted; the next process attempts it at once.
+        Stopping cancels attempts; they don't count, and the next process repeats them
+        at once.
         """
         self.courier.answer = None
         self.submit()
@@ -1287,14 +1278,13 @@ class StopTests(ServiceCase):
         self.assertTrue(attempt.called)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.courier.answer = delivered
-        self.service = self.started()
+        self.service = self.startedService()
         self.assertEqual([each.attempt for each in self.courier.batches], [1, 1])
         self.assertEqual(self.queued(), ())
 
     def test_partialResults(self) -> None:
         """
-        A courier that knows what arrived before it was broken off is
-        believed: that isn't sent twice.
+        Recipients that a cancelled courier reports as delivered aren't attempted again.
         """
 
         def deliver(
@@ -1310,8 +1300,8 @@ class StopTests(ServiceCase):
 
     def test_temporaryResults(self) -> None:
         """
-        What a courier says of how far it came counts if it took too long, and
-        not if it was broken off by the service that stops.
+        Temporary results of a cancelled courier count after a timeout, but not when the
+        service stops.
         """
 
         def deliver(
@@ -1332,7 +1322,7 @@ class StopTests(ServiceCase):
 
     def test_waitsForCourier(self) -> None:
         """
-        Stopping waits until a courier has let go.
+        Stopping waits for cancelled couriers to finish.
         """
         slow: list[Deferred[tuple[Result, ...]]] = []
 
@@ -1352,10 +1342,10 @@ class StopTests(ServiceCase):
         slow[0].errback(CancelledError())
         self.successResultOf(stopped)
 
-    def test_untoldFailure(self) -> None:
+    def test_unreportedFailure(self) -> None:
         """
-        A failure whose DSN waited for another attempt when the service
-        stopped is told of by the next.
+        A failure whose DSN was postponed until other attempts end is reported after a
+        restart.
         """
         self.courier.answer = None
         self.submit("a@one.example", "b@two.example")
@@ -1364,25 +1354,25 @@ class StopTests(ServiceCase):
         self.restart()
         self.assertEqual(len(self.dsns()), 1)
 
-    def test_twice(self) -> None:
+    def test_secondService(self) -> None:
         """
         A second service on the same spool doesn't start.
         """
-        other = self.made()
+        other = self.makeService()
         self.assertRaises(SpoolUnusable, other.startService)
         self.assertFalse(other.running)
 
     def test_idle(self) -> None:
         """
-        A service with nothing to do stops at once and leaves nothing behind.
+        An idle service stops at once and leaves no delayed calls.
         """
         self.successResultOf(self.service.stopService())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class TurnTests(ServiceCase):
+class OrderTests(ServiceCase):
     """
-    Tests for who is next.
+    Tests for the order of attempts.
     """
 
     limits = GroupLimits(maxConcurrent=4, maxPerDestination=1, maxMessages=1)
@@ -1394,10 +1384,9 @@ class TurnTests(ServiceCase):
     def destinations(self) -> list[str]:
         return [each.destination for each in self.courier.batches]
 
-    def test_newBesideOld(self) -> None:
+    def test_newAndOldMail(self) -> None:
         """
-        New mail doesn't wait for all of the mail that was there before,
-        which in turn doesn't wait for all that is new.
+        New and old mail get equal shares of the attempts.
         """
         for number in range(20):
             self.submit(f"a@old{number}.example")
@@ -1411,10 +1400,10 @@ class TurnTests(ServiceCase):
         self.assertEqual(kinds.count("new"), 5)
         self.assertEqual(kinds.count("old"), 5)
 
-    def test_destinationsTakeTurns(self) -> None:
+    def test_fairDestinations(self) -> None:
         """
-        Destinations with much to do don't keep others waiting that have
-        little, though all of theirs has waited longer.
+        Destinations with many older messages don't starve one with a single new
+        message.
         """
         for number in range(5):
             for _ in range(20):
@@ -1427,10 +1416,9 @@ class TurnTests(ServiceCase):
         self.assertIn("small.example", self.destinations())
         self.assertIn("big4.example", self.destinations())
 
-    def test_retriesLeaveRoom(self) -> None:
+    def test_retriesLimited(self) -> None:
         """
-        Hosts that keep connections waiting, again and again, leave some for
-        new mail.
+        Retries leave some of the concurrent attempts to new mail.
         """
         self.courier.answer = deferred
         for number in range(20):
@@ -1442,9 +1430,9 @@ class TurnTests(ServiceCase):
         self.assertEqual(len(self.courier.pending), 4)
         self.assertEqual(self.destinations()[-1], "quick.example")
 
-    def test_order(self) -> None:
+    def test_oldestFirst(self) -> None:
         """
-        Messages for one destination go in the order in which they came.
+        Messages for one destination are attempted in the order of their submission.
         """
         sent = [self.submit() for _ in range(6)]
         while self.courier.pending:
@@ -1454,19 +1442,19 @@ class TurnTests(ServiceCase):
         )
 
 
-class ManyTests(ServiceCase):
+class LongQueueTests(ServiceCase):
     """
     Tests for a long queue.
     """
 
-    def test_manyMessages(self) -> None:
+    def test_periodicQueryCost(self) -> None:
         """
-        Ten thousand messages waiting cost a tick that finds nothing due next
-        to nothing, and all go out once.
+        A periodic query costs next to nothing while ten thousand messages wait, and
+        each is sent once when due.
         """
         spool = Spool(self.root)
         self.addCleanup(spool.close)
-        # What it costs to make files is not the point here.
+        # The cost of writing files is not measured.
         self.patch(MessageFiles, "fault", lambda bodies, messageID, size: "")
         with patch.object(MessageFiles, "write", return_value=10):
             spool.perform(
@@ -1485,7 +1473,7 @@ class ManyTests(ServiceCase):
 
 def fill(spool: Spool, number: int, due: float) -> None:
     """
-    Operation: that many messages for a hundred destinations.
+    Operation that submits C{number} messages for a hundred destinations.
     """
     for n in range(number):
         envelope = Envelope("us@here.example", (f"a@d{n % 100}.example",))
@@ -1494,7 +1482,7 @@ def fill(spool: Spool, number: int, due: float) -> None:
 
 def countSteps(service: QueueService, steps: list[int]) -> None:
     """
-    Have each thousand instructions of SQLite counted.
+    Append to C{steps} for each thousand instructions of SQLite's virtual machine.
     """
     service._spool.run(
         lambda spool: spool._db.set_progress_handler(lambda: steps.append(1), 1000)
