@@ -29,7 +29,7 @@ from tests.queue.recorders import FIRST, SECOND
 
 def message(messageID: str) -> QueuedMessage:
     """
-    One that is due.
+    A message with one due recipient.
     """
     address = "a@there.example"
     return QueuedMessage(
@@ -69,18 +69,18 @@ class ResultRecorderTests(recorders.ResultRecorderMixin):
     def recorded(self) -> list[Result]:
         return self.written
 
-    def test_others(self) -> None:
+    def test_otherAttempt(self) -> None:
         """
         Results of other attempts are ignored.
         """
-        stranger = Result("m3", "a@there.example", DeliveryStatus.DELIVERED, "2.0.0")
-        self.successResultOf(self.recorder.record([stranger]))
+        other = Result("m3", "a@there.example", DeliveryStatus.DELIVERED, "2.0.0")
+        self.successResultOf(self.recorder.record([other]))
         self.assertEqual(self.recorded(), [])
 
-    def test_finished(self) -> None:
+    def test_cancelled(self) -> None:
         """
-        Whoever waits no longer for a result to be recorded doesn't keep it
-        from being recorded; the attempt ends after that.
+        A result is recorded even if the wait for it is cancelled, and C{finished} fires
+        after that.
         """
         self.disk = Deferred()
         waiting = self.recorder.record([FIRST])
@@ -92,9 +92,9 @@ class ResultRecorderTests(recorders.ResultRecorderMixin):
         self.successResultOf(finished)
         self.assertEqual(self.recorded(), [FIRST])
 
-    def test_broken(self) -> None:
+    def test_writeFails(self) -> None:
         """
-        A failure to record a result is logged, and ends the wait.
+        A failure to write a result is logged and ends the wait.
         """
         self.disk = Deferred()
         waiting = self.recorder.record([FIRST, SECOND])
@@ -126,7 +126,7 @@ class ResultLogTests(SynchronousTestCase):
 
     def test_final(self) -> None:
         """
-        Each final result has a line of its own.
+        Each final result is logged in a line of its own.
         """
         failed = replace(DONE, ending=DeliveryStatus.PERMANENT)
         for result in (DONE, failed, DONE):
@@ -137,8 +137,8 @@ class ResultLogTests(SynchronousTestCase):
 
     def test_deferred(self) -> None:
         """
-        A host that puts recipients off has a line at once, and then one each
-        minute with their number, until a minute without any.
+        The first deferral by a host is logged at once, further ones once a minute with
+        their number, until a minute without any.
         """
         last = replace(LATER, text="still later")
         self.log.ended(LATER)
@@ -154,9 +154,9 @@ class ResultLogTests(SynchronousTestCase):
         self.assertEqual(self.said, [LATER, LATER])
         self.assertEqual(self.deferred, [("mx.test", 1999, last)])
 
-    def test_eachMinute(self) -> None:
+    def test_oneLinePerMinute(self) -> None:
         """
-        There is no more than one line a minute for as long as it goes on.
+        A host that keeps deferring has at most one line a minute.
         """
         self.log.ended(LATER)
         for _ in range(5):
@@ -167,19 +167,19 @@ class ResultLogTests(SynchronousTestCase):
 
     def test_hosts(self) -> None:
         """
-        Each host has its own; a destination without a host counts as one.
+        Deferrals are counted by host; a destination without a host counts as one.
         """
-        nobody = replace(LATER, host="")
-        for result in (LATER, nobody, replace(LATER, host="other.test")):
+        hostless = replace(LATER, host="")
+        for result in (LATER, hostless, replace(LATER, host="other.test")):
             self.log.ended(result)
             self.log.ended(result)
         self.log.minutePassed()
         hosts = [host for host, _, _ in self.deferred]
         self.assertEqual(hosts, ["mx.test", "there.example", "other.test"])
 
-    def test_many(self) -> None:
+    def test_maxHosts(self) -> None:
         """
-        Beyond so many hosts the rest counts as one.
+        Deferrals by hosts beyond the limit are counted together.
         """
         with patch("moxtls.queue.attempts.MAX_HOSTS", 2):
             for number in range(10):

@@ -26,9 +26,9 @@ REPORT = replace(MAIL, report=ReportKind.TLS)
 RESULT = Result("m", "you@there.example", DeliveryStatus.TEMPORARY, "4.2.1", 450)
 
 
-class BackoffTests(SynchronousTestCase):
+class RetryScheduleTests(SynchronousTestCase):
     """
-    Tests for L{RetrySchedule}.
+    Tests for L{RetrySchedule} and its decisions.
     """
 
     def decide(
@@ -40,8 +40,8 @@ class BackoffTests(SynchronousTestCase):
         age: float = 1000,
     ) -> RetryDecision:
         """
-        What the C{attempts}th attempt leads to, of a message that came
-        C{age} seconds ago.
+        The decision after attempt number C{attempts} for a message submitted C{age}
+        seconds ago.
         """
         message = waiting(envelope, attempts - 1)
         result = replace(RESULT, ending=ending)
@@ -49,8 +49,7 @@ class BackoffTests(SynchronousTestCase):
 
     def test_doubled(self) -> None:
         """
-        The wait is 450 seconds at first, and doubled each time, up to eight
-        hours; these are repeated.
+        Waits start at 450 seconds and double up to eight hours, which is repeated.
         """
         waits = [self.decide(n).recipient.nextAttempt - 1000 for n in range(1, 10)]
         self.assertEqual(
@@ -67,9 +66,8 @@ class BackoffTests(SynchronousTestCase):
 
     def test_givenUp(self) -> None:
         """
-        RFC 5321 4.5.4.1: mail is given up after five days, however often it
-        was attempted; RFC 8460 5.5: a report after one, and so is mail from
-        the null reverse-path.
+        Mail is given up after five days, whatever the number of attempts (RFC 5321
+        4.5.4.1); reports (RFC 8460 5.5) and mail from the null reverse-path after one.
         """
         null = replace(MAIL, sender="")
         for envelope, days in ((MAIL, 5), (REPORT, 1), (null, 1)):
@@ -82,7 +80,7 @@ class BackoffTests(SynchronousTestCase):
 
     def test_configured(self) -> None:
         """
-        The schedule, and the time after which to give up, can be others.
+        Waits and ages can be configured.
         """
         other = RetrySchedule((10, 20), maxAge=100, maxBriefAge=50)
         self.assertEqual(
@@ -98,7 +96,7 @@ class BackoffTests(SynchronousTestCase):
 
     def test_maxAttempts(self) -> None:
         """
-        An envelope may say after how many attempts to give up.
+        An envelope can limit the number of attempts.
         """
         twice = replace(MAIL, maxAttempts=2)
         for attempts, state in (
@@ -107,9 +105,10 @@ class BackoffTests(SynchronousTestCase):
         ):
             self.assertEqual(self.decide(attempts, twice).recipient.state, state)
 
-    def test_asked(self) -> None:
+    def test_retryAfter(self) -> None:
         """
-        A requested longer wait is granted, up to the longest of the schedule.
+        A longer wait requested by the peer is granted up to the longest wait of the
+        schedule.
         """
         self.assertEqual(RetrySchedule().wait(1, 600, 0.5), 600)
         self.assertEqual(RetrySchedule().wait(2, 600, 0.5), 900)
@@ -118,19 +117,19 @@ class BackoffTests(SynchronousTestCase):
 
     def test_hostWait(self) -> None:
         """
-        A host that can't be reached is tried again on the same schedule, but
-        each hour: that is one connection, whatever waits for it.
+        Waits for an unreachable host follow the schedule, but are at most an hour: each
+        retry is one connection for all waiting messages.
         """
         waits = [RetrySchedule().hostWait(n, 0.5) for n in range(1, 7)]
         self.assertEqual(waits, [450, 900, 1800, 3600, 3600, 3600])
 
-    def test_tell(self) -> None:
+    def test_notify(self) -> None:
         """
-        Failures are told, those of reports to their observers.
+        Senders are notified of failures; observers of the final result of a report.
         """
         temporary, permanent = DeliveryStatus.TEMPORARY, DeliveryStatus.PERMANENT
         null = replace(MAIL, sender="")
-        for envelope, ending, age, tell in (
+        for envelope, ending, age, expected in (
             (MAIL, DeliveryStatus.DELIVERED, 0, Notify.NONE),
             (MAIL, permanent, 0, Notify.SENDER),
             (MAIL, temporary, 0, Notify.NONE),
@@ -142,18 +141,18 @@ class BackoffTests(SynchronousTestCase):
             (REPORT, temporary, DAY, Notify.OBSERVERS),
             (REPORT, DeliveryStatus.DELIVERED, 0, Notify.OBSERVERS),
         ):
-            self.assertEqual(self.decide(1, envelope, ending, age=age).notify, tell)
+            self.assertEqual(self.decide(1, envelope, ending, age=age).notify, expected)
 
-    def test_overdue(self) -> None:
+    def test_giveUp(self) -> None:
         """
-        What there was no attempt for in time fails with what was said last,
-        or without any.
+        L{giveUp} keeps the last result of a recipient, and makes one with status 4.4.7
+        for a recipient that has none.
         """
-        for envelope, tell in ((MAIL, Notify.SENDER), (REPORT, Notify.OBSERVERS)):
+        for envelope, expected in ((MAIL, Notify.SENDER), (REPORT, Notify.OBSERVERS)):
             message = waiting(envelope, 0)
             decision = giveUp(message, message.recipients[0])
             self.assertEqual(decision.recipient.state, RecipientState.FAILED)
-            self.assertEqual(decision.notify, tell)
+            self.assertEqual(decision.notify, expected)
             assert decision.recipient.lastResult is not None
             self.assertEqual(decision.recipient.lastResult.status, "4.4.7")
         tried = replace(message.recipients[0], lastResult=RESULT)
@@ -161,7 +160,7 @@ class BackoffTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        Remote text is shortened, and stripped of surrogates.
+        Remote text is truncated and has no surrogates.
         """
         kept = bounded(replace(RESULT, text="\ud800" + "x" * 10**6, host="h" * 999))
         self.assertEqual(len(kept.text), 1000)
@@ -171,7 +170,7 @@ class BackoffTests(SynchronousTestCase):
 
 def waiting(envelope: Envelope, attempts: int) -> QueuedMessage:
     """
-    A message that came at the beginning of time.
+    A message with a waiting recipient, submitted at time 0.
     """
     recipient = QueuedRecipient(
         "you@there.example",

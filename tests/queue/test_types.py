@@ -15,10 +15,10 @@ class DestinationTests(SynchronousTestCase):
     Tests for L{destinationOf}.
     """
 
-    def test_found(self) -> None:
+    def test_normalized(self) -> None:
         """
-        Equal domains are equal destinations, however they are spelled; a URI
-        is its own.
+        Equal domains are equal destinations in any spelling; the destination of a URI
+        is the URI itself.
         """
         for recipient, destination in (
             ("a@B.Example", "b.example"),
@@ -29,7 +29,7 @@ class DestinationTests(SynchronousTestCase):
         ):
             self.assertEqual(destinationOf(recipient), destination)
 
-    def test_none(self) -> None:
+    def test_invalid(self) -> None:
         """
         Recipients without a destination are invalid.
         """
@@ -42,17 +42,17 @@ class AcceptedTests(SynchronousTestCase):
     Tests for L{accepted}.
     """
 
-    def test_once(self) -> None:
+    def test_duplicates(self) -> None:
         """
-        A recipient named twice gets the message once.
+        A recipient given twice is kept once.
         """
         envelope = accepted(Envelope("", ("b@c.example", "a@c.example") * 2))
         self.assertEqual(envelope.recipients, ("b@c.example", "a@c.example"))
 
-    def test_refused(self) -> None:
+    def test_invalid(self) -> None:
         """
-        Nothing is accepted for nobody, nor what would end a line of SMTP.
-        RFC 5321 2.3.8
+        Envelopes without recipients, or with addresses that contain line ends, are not
+        accepted.  RFC 5321 2.3.8
         """
         for sender, recipients in (
             ("", ()),
@@ -70,8 +70,8 @@ class IsResponseTests(SynchronousTestCase):
 
     def test_responses(self) -> None:
         """
-        What a program says in answer (RFC 3834 5), and reports (RFC 6522 3),
-        however the field is written (RFC 5322 2.2.3, 3.2.2).
+        Automatic replies (RFC 3834 5) and reports (RFC 6522 3) are responses, with any
+        spelling and folding of the field (RFC 5322 2.2.3, 3.2.2).
         """
         for field in (
             b"Auto-Submitted: auto-replied",
@@ -85,8 +85,8 @@ class IsResponseTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Mail that a program sends of its own accord is none, nor is what only
-        speaks of it.
+        Automatically generated mail is no response, nor are messages with similar
+        fields.
         """
         for field in (
             b"Auto-Submitted: auto-generated",
