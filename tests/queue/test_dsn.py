@@ -29,7 +29,7 @@ NOW = 1_800_000_000.0
 
 def failed(recipient: str, **more: object) -> QueuedRecipient:
     """
-    A recipient who isn't known there.
+    A recipient that failed permanently as unknown.
     """
     result = Result(
         "m1",
@@ -52,7 +52,7 @@ def failed(recipient: str, **more: object) -> QueuedRecipient:
 
 def notice(*recipients: QueuedRecipient, sender: str = "us@here.example") -> DSNMessage:
     """
-    A notice of failure.
+    A failure DSN for C{sender} about C{recipients}.
     """
     envelope = Envelope(sender, tuple(each.recipient for each in recipients))
     message = QueuedMessage(
@@ -72,7 +72,7 @@ def parts(dsn: bytes) -> list[Message]:
 
 def groups(dsn: bytes) -> list[Message]:
     """
-    The groups of fields in the delivery status.
+    The field groups of the C{message/delivery-status} part.
     """
     status = parts(dsn)[1]
     assert status.get_content_type() == "message/delivery-status"
@@ -84,10 +84,10 @@ class ComposeTests(SynchronousTestCase):
     Tests for L{composeDSN}.
     """
 
-    def test_top(self) -> None:
+    def test_header(self) -> None:
         """
-        A DSN says what it is, where it is from, and that no person wrote it.
-        RFC 3464 2, RFC 6522 3, RFC 3834 5
+        A DSN is a C{multipart/report} (RFC 3464 2, RFC 6522 3) from the postmaster,
+        marked as automatic (RFC 3834 5).
         """
         message = message_from_bytes(composeDSN(notice(failed("you@there.example"))))
         self.assertEqual(message.get_content_type(), "multipart/report")
@@ -104,7 +104,8 @@ class ComposeTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """
-        Each recipient has its group of fields.  RFC 3464 2.2, 2.3
+        The C{message/delivery-status} part has a field group for the message and one
+        for each recipient.  RFC 3464 2.2, 2.3
         """
         top, first, second = groups(
             composeDSN(
@@ -127,14 +128,13 @@ class ComposeTests(SynchronousTestCase):
                 ("Last-Attempt-Date", "Fri, 15 Jan 2027 08:00:00 +0000"),
             ],
         )
-        # Nobody said it by SMTP.
+        # There was no SMTP reply.
         self.assertEqual(second["Diagnostic-Code"], "x-moxtls; no route")
         self.assertNotIn("Remote-MTA", second)
 
-    def test_nothingSaid(self) -> None:
+    def test_emptyText(self) -> None:
         """
-        Where nobody said anything, that is said: RFC 3464 2.3.6 has no field without
-        words.
+        Diagnostic-Code has a text of ours if the result has none.  RFC 3464 2.3.6
         """
         silent = failed("you@there.example", code=0, host="", text="\r\n")
         fields = groups(composeDSN(notice(silent)))[1]
@@ -142,8 +142,8 @@ class ComposeTests(SynchronousTestCase):
 
     def test_reply(self) -> None:
         """
-        The codes of a reply are there once, whether or not a courier leaves them in
-        the text; and any name that a host can have is told (RFC 3464 2.3.5).
+        Diagnostic-Code has the codes of a reply once, whether or not they are in the
+        text; Remote-MTA accepts any host name (RFC 3464 2.3.5).
         """
         for text, reply in (
             ("550 5.1.1 who?", "550 5.1.1 who?"),
@@ -160,7 +160,8 @@ class ComposeTests(SynchronousTestCase):
 
     def test_delayed(self) -> None:
         """
-        A delay is no failure, and nobody is to think so.  RFC 3464 2.3.3
+        A delay DSN has the action C{delayed} and a text that says that nothing has
+        failed.  RFC 3464 2.3.3
         """
         late = failed("you@there.example", status="4.2.1", code=450)
         dsn = composeDSN(replace(notice(late), delayed=True))
@@ -169,24 +170,24 @@ class ComposeTests(SynchronousTestCase):
         self.assertIn("you need not send it again", human)
         self.assertIn("mx.there.example said: 450 4.2.1 no such user", human)
 
-    def test_header(self) -> None:
+    def test_originalHeader(self) -> None:
         """
-        The original's header is returned as it was.
+        The header of the original is returned unchanged.
         """
         dsn = composeDSN(notice(failed("you@there.example")))
         self.assertIn(b"\r\n\r\n" + HEADER + b"\r\n--=_n1--\r\n", dsn)
 
-    def test_noHeader(self) -> None:
+    def test_noOriginalHeader(self) -> None:
         """
-        Without one there is no such part.  RFC 6522 3
+        A DSN without the header of the original has no third part.  RFC 6522 3
         """
         dsn = composeDSN(replace(notice(failed("a@b.example")), header=b""))
         self.assertEqual(len(parts(dsn)), 2)
 
-    def test_global(self) -> None:
+    def test_utf8Header(self) -> None:
         """
-        A header beyond ASCII has its own type, and passes any host.
-        RFC 6533 6
+        An original header beyond ASCII is returned as C{message/global-headers},
+        encoded in ASCII.  RFC 6533 6
         """
         header = "Subject: grüße\r\n".encode() + b"X: \xff\r\n"
         dsn = composeDSN(replace(notice(failed("a@b.example")), header=header))
@@ -198,7 +199,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_utf8Recipient(self) -> None:
         """
-        An address beyond ASCII is written in ASCII.  RFC 6533 3
+        A recipient beyond ASCII is encoded in ASCII.  RFC 6533 3
         """
         dsn = composeDSN(notice(failed("gr\u00fc\u00dfe+x@there.example")))
         self.assertTrue(dsn.isascii())
@@ -212,10 +213,10 @@ class ComposeTests(SynchronousTestCase):
 
     @settings(max_examples=100, deadline=None)
     @given(st.text(), st.text(), st.text(), st.integers(0, 999))
-    def test_hostile(self, text: str, host: str, status: str, code: int) -> None:
+    def test_hostileReply(self, text: str, host: str, status: str, code: int) -> None:
         """
-        Whatever a host says, it adds no field and no part, breaks no line
-        end, and none is too long.  RFC 5322 2.1.1
+        No reply of a host can add a field or part, break a line end or make a line too
+        long.  RFC 5322 2.1.1
         """
         hostile = failed(
             "you@there.example", text=text, host=host, status=status, code=code
@@ -243,8 +244,8 @@ class ComposeTests(SynchronousTestCase):
     @given(st.binary(), st.text(max_size=200))
     def test_hostileOriginal(self, header: bytes, recipient: str) -> None:
         """
-        Nor does what is in the original, or what somebody took for an
-        address.
+        No original header or recipient can add a part or field group, break a line end
+        or make a line too long.
         """
         about = replace(notice(failed(recipient)), header=header + b"x" * 2000)
         dsn = composeDSN(about)
@@ -265,9 +266,9 @@ class ComposeTests(SynchronousTestCase):
         self.assertEqual(len(parts(dsn)), 3)
 
 
-def enveloped(message: QueuedMessage) -> Envelope | None:
+def envelopeFor(message: QueuedMessage) -> Envelope | None:
     """
-    The envelope of a DSN about all recipients of a message.
+    The envelope of a DSN about all recipients of C{message}.
     """
     return dsnEnvelope(message, message.recipients, "mx.here.example")
 
@@ -277,53 +278,51 @@ class EnvelopeTests(SynchronousTestCase):
     Tests for L{dsnEnvelope}.
     """
 
-    def test_null(self) -> None:
+    def test_nullReversePath(self) -> None:
         """
-        DSNs come from the null reverse-path, and go to the sender.
-        RFC 3464 2
+        DSNs are sent from the null reverse-path to the sender.  RFC 3464 2
         """
-        envelope = enveloped(notice(failed("a@b.example")).message)
+        envelope = envelopeFor(notice(failed("a@b.example")).message)
         self.assertEqual(envelope, Envelope("", ("us@here.example",)))
 
     def test_requireTLS(self) -> None:
         """
-        REQUIRETLS is kept; C{TLS-Required: No} was about that message only.
-        RFC 8689 5
+        A DSN keeps REQUIRETLS, but not C{TLS-Required: No}.  RFC 8689 5
         """
         message = notice(failed("a@b.example")).message
         for original, own in ((True, True), (False, None), (None, None)):
-            asked = replace(message.envelope, requireTLS=original)
-            envelope = enveloped(replace(message, envelope=asked))
+            changed = replace(message.envelope, requireTLS=original)
+            envelope = envelopeFor(replace(message, envelope=changed))
             assert envelope is not None
             self.assertEqual(envelope.requireTLS, own)
 
     def test_utf8Sender(self) -> None:
         """
-        A sender beyond ASCII is reached with SMTPUTF8 only.  RFC 6531 3.2
+        A DSN to a sender beyond ASCII needs SMTPUTF8.  RFC 6531 3.2
         """
         about = notice(failed("a@b.example"), sender="jörg@here.example")
-        envelope = enveloped(about.message)
+        envelope = envelopeFor(about.message)
         assert envelope is not None
         self.assertTrue(envelope.smtputf8 and envelope.eightBit)
         self.assertIn("To: jörg@here.example\r\n".encode(), composeDSN(about))
 
-    def test_nobody(self) -> None:
+    def test_invalidSender(self) -> None:
         """
-        Where there is no address, the postmaster gets the DSN, and nobody if it
-        couldn't be delivered to him.  RFC 5321 6.1
+        A DSN for a null or invalid sender goes to the postmaster; if delivery to the
+        postmaster failed, there is none.  RFC 5321 6.1
         """
         postmaster = "postmaster@mx.here.example"
         for sender in ("", "nobody", "a@b\r\nX: y"):
             about = notice(failed("a@b.example"), sender=sender)
-            self.assertEqual(enveloped(about.message), Envelope("", (postmaster,)))
+            self.assertEqual(envelopeFor(about.message), Envelope("", (postmaster,)))
             self.assertIn(f"\r\nTo: {postmaster}\r\n".encode(), composeDSN(about))
             about = notice(failed(postmaster.title()), sender=sender)
-            self.assertIsNone(enveloped(about.message))
+            self.assertIsNone(envelopeFor(about.message))
 
-    def test_whole(self) -> None:
+    def test_postmasterOriginal(self) -> None:
         """
-        The postmaster gets all of the message, as nobody else has it: as it is,
-        where it is made of lines.
+        A DSN to the postmaster contains the whole original if that consists of valid
+        lines, and its header otherwise.
         """
         for original, kind, encoding in [
             (b"Subject: x\r\n\r\nbody\r\n", "message/rfc822", "7bit"),
@@ -352,9 +351,9 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(headerOf(b"\r\nbody"), b"")
         self.assertEqual(headerOf(b""), b"")
 
-    def test_cut(self) -> None:
+    def test_truncated(self) -> None:
         """
-        A header too long to return ends with a whole line.
+        A header that is too long is truncated after a whole line.
         """
         found = headerOf(b"A: b\r\n" * 100_000)
         self.assertLessEqual(len(found), 64 * 1024)

@@ -26,7 +26,7 @@ ORIGIN = SubmitterInfo("root", "here.example", 1_800_000_000, "id1@here.example"
 
 def composed(data: bytes, *arguments: str) -> tuple[Envelope, bytes]:
     """
-    The submission of C{sendmail} with these arguments.
+    The envelope and message that C{sendmail} submits with these arguments.
     """
     envelope, chunks = composeSubmission(parseArguments(arguments), data, ORIGIN)
     return envelope, b"".join(chunks)
@@ -37,10 +37,10 @@ class ArgumentTests(SynchronousTestCase):
     Tests for L{parseArguments}.
     """
 
-    def test_usual(self) -> None:
+    def test_options(self) -> None:
         """
-        The options that programs use mean what they mean elsewhere, with
-        their values next to them or behind them.
+        Common sendmail options have their usual meaning, with the value attached or in
+        the next argument.
         """
         for arguments, request in (
             ([], SendmailRequest()),
@@ -62,7 +62,8 @@ class ArgumentTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        Invalid requests raise an error of one line.
+        Unsupported or incomplete options raise L{SendmailError} with a one-line
+        message.
         """
         for arguments, said in (
             (["-bs"], "'-bs' is not supported"),
@@ -83,7 +84,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_completed(self) -> None:
         """
-        Fields that are missing are added, line ends made CRLF.  RFC 5322 3.6
+        Missing fields are added, and line ends become CRLF.  RFC 5322 3.6
         """
         envelope, message = composed(b"Subject: a\n\nbody\n", "you@there.example")
         self.assertEqual(
@@ -97,9 +98,9 @@ class ComposeTests(SynchronousTestCase):
             b"Subject: a\r\n\r\nbody\r\n",
         )
 
-    def test_left(self) -> None:
+    def test_presentFields(self) -> None:
         """
-        Fields that are there stay as they are.
+        Fields that are present are kept.
         """
         data = b"from: A <a@b.example>\nDATE: then\nmessage-id: <x>\n\n"
         _, message = composed(data, "-F", "Other", "you@there.example")
@@ -107,7 +108,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_name(self) -> None:
         """
-        A name for the sender goes into From, and nowhere else.
+        The full name of C{-F} is quoted in From and can't add fields.
         """
         _, message = composed(b"\n", "-F", 'A "B"\r\nBcc: x@y.example', "you")
         self.assertEqual(
@@ -117,7 +118,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_fromHeader(self) -> None:
         """
-        With C{-t} recipients are those of To, Cc and Bcc, and Bcc goes.
+        With C{-t} the recipients are those of To, Cc and Bcc, and Bcc is removed.
         """
         envelope, message = composed(
             b"To: A <a@b.example>,\n c@d.example\nCc: e@f.example, a@b.example\n"
@@ -135,14 +136,14 @@ class ComposeTests(SynchronousTestCase):
 
     def test_resent(self) -> None:
         """
-        A message that is resent goes to whom it is resent to.  RFC 5322 3.6.6
+        With C{-t} the Resent fields, if any, have the recipients.  RFC 5322 3.6.6
         """
         envelope, _ = composed(b"To: a@b.example\nResent-To: c@d.example\n\n", "-t")
         self.assertEqual(envelope.recipients, ("c@d.example",))
 
     def test_notFromHeader(self) -> None:
         """
-        Without C{-t} the header is nobody's business.
+        Without C{-t} the recipients in the header are ignored and Bcc is kept.
         """
         envelope, message = composed(b"Bcc: a@b.example\n\n", "c@d.example")
         self.assertEqual(envelope.recipients, ("c@d.example",))
@@ -150,7 +151,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_dot(self) -> None:
         """
-        A dot alone ends the message, unless C{-i} says that it doesn't.
+        A line with a single dot ends the message, except with C{-i}.
         """
         data = b"A: b\n\none\n.\ntwo\n"
         self.assertTrue(composed(data, "you")[1].endswith(b"\r\n\r\none\r\n"))
@@ -158,8 +159,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_noHeader(self) -> None:
         """
-        Text that has no header is all body; an mbox's first line is no part
-        of it.
+        A message without a header is all body; the first line of an mbox is removed.
         """
         for data in (b"hello there\nagain\n", b"From x Mon\n\nhello there\nagain\n"):
             _, message = composed(data, "you")
@@ -169,7 +169,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_local(self) -> None:
         """
-        A name without a domain is somebody here.
+        A local part without a domain gets the domain of the host.
         """
         envelope, _ = composed(b"\n", "-f", "cron", "root")
         self.assertEqual(
@@ -178,7 +178,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_eightBit(self) -> None:
         """
-        The envelope shows the need of 8BITMIME or SMTPUTF8.  RFC 6152, RFC 6531
+        The envelope shows the need of 8BITMIME (RFC 6152) or SMTPUTF8 (RFC 6531).
         """
         body, _ = composed("A: b\n\nä\n".encode(), "you")
         header, _ = composed("A: ä\n\n\n".encode(), "you")
@@ -203,8 +203,7 @@ class ComposeTests(SynchronousTestCase):
 
     def test_tlsRequired(self) -> None:
         """
-        C{TLS-Required: No} asks for delivery whatever becomes of TLS.
-        RFC 8689 3
+        C{TLS-Required: No} requests delivery even if TLS fails.  RFC 8689 3
         """
         for field, wanted in (
             (b"TLS-Required: No", False),
@@ -215,16 +214,16 @@ class ComposeTests(SynchronousTestCase):
             envelope, _ = composed(field + b"\n\n", "you")
             self.assertEqual(envelope.requireTLS, wanted, field)
 
-    def test_refused(self) -> None:
+    def test_invalidRecipients(self) -> None:
         """
-        Without recipients, or with bad ones, nothing is sent.
+        Messages with invalid addresses, or without recipients, are not submitted.
         """
         for arguments in ([], ["a b@c d"], ["-f", "x y@z", "you"], ["you@-"]):
             self.assertRaises(SendmailError, composed, b"\n", *arguments)
 
-    def test_header(self) -> None:
+    def test_headerLimits(self) -> None:
         """
-        A header is no larger than one that our servers take.
+        A header is subject to the same limits as in the SMTP server.
         """
         for header, said in (
             (b"A: b\n" * (MAX_HEADER_FIELDS - 3), ""),
@@ -242,8 +241,8 @@ class ComposeTests(SynchronousTestCase):
     @given(st.binary(), st.booleans())
     def test_anything(self, data: bytes, ignoreDots: bool) -> None:
         """
-        Whatever the message is, what leaves has CRLF line ends only and the
-        fields it needs; its recipients are addresses.
+        Every composed message has CRLF line ends only and all required fields, and its
+        recipients are addresses.
         """
         flags = ["-i"] if ignoreDots else []
         try:
