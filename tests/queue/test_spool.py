@@ -1,7 +1,6 @@
 """
-Tests for L{moxtls.queue.spool}.
-
-Tests for L{moxtls.queue.spool}, its index and its bodies.
+Tests for L{moxtls.queue.spool}, L{moxtls.queue.index}, L{moxtls.queue.files} and
+L{moxtls.queue.executor}.
 """
 
 from __future__ import annotations
@@ -41,36 +40,36 @@ from tests.queue.killing import killedAt, quickDirectory, traceSQL
 ENVELOPE = Envelope("us@here.example", ("you@there.example",))
 
 
-def broken(spool: Spool) -> int:
+def failing(spool: Spool) -> int:
     """
     An operation that fails.
     """
     raise ZeroDivisionError
 
 
-class DirectSpoolTests(SynchronousTestCase):
+class InlineSpoolExecutorTests(SynchronousTestCase):
     """
     Tests for L{InlineSpoolExecutor}.
     """
 
     def test_run(self) -> None:
         """
-        An operation is done at once, or has failed at once.
+        The Deferred of an operation has fired or failed already.
         """
         spool = InlineSpoolExecutor(Path(self.mktemp()))
         self.failureResultOf(spool.run(lambda spool: 1), SpoolClosed)
         spool.open()
         self.assertEqual(self.successResultOf(spool.run(lambda spool: 1)), 1)
-        self.failureResultOf(spool.run(broken), ZeroDivisionError)
+        self.failureResultOf(spool.run(failing), ZeroDivisionError)
         self.assertEqual(self.successResultOf(spool.read(lambda spool: 1)), 1)
-        self.failureResultOf(spool.read(broken), ZeroDivisionError)
+        self.failureResultOf(spool.read(failing), ZeroDivisionError)
         self.successResultOf(spool.close())
         self.failureResultOf(spool.run(lambda spool: 1), SpoolClosed)
 
 
-class ThreadedSpoolTests(TestCase):
+class ThreadedSpoolExecutorTests(TestCase):
     """
-    Tests for L{ThreadedSpoolExecutor}, whose thread is real.
+    Tests for L{ThreadedSpoolExecutor}, with a real thread.
     """
 
     timeout = MAX_WAIT
@@ -82,10 +81,10 @@ class ThreadedSpoolTests(TestCase):
         self.spool.open(delivering=True)
         self.addCleanup(self.spool.close)
 
-    async def test_together(self) -> None:
+    async def test_concurrentSubmissions(self) -> None:
         """
-        Submissions at the same time are all there once they are acknowledged,
-        each with an id of its own.
+        Concurrent submissions have ids of their own and are all stored once
+        acknowledged.
         """
         numbers = count(1)
         queue = QueueClient(Clock(), self.spool, lambda: f"m{next(numbers)}")
@@ -101,9 +100,9 @@ class ThreadedSpoolTests(TestCase):
 
     async def test_fails(self) -> None:
         """
-        An operation that fails says so, and takes no other with it.
+        The Deferred of a failing operation fails; other operations are not affected.
         """
-        bad = self.spool.run(broken)
+        bad = self.spool.run(failing)
         good = self.spool.run(lambda spool: 1)
         with self.assertRaises(ZeroDivisionError):
             await bad
@@ -111,7 +110,7 @@ class ThreadedSpoolTests(TestCase):
 
     async def test_cancelled(self) -> None:
         """
-        A cancelled operation is done nevertheless.
+        Cancelling the Deferred doesn't cancel the operation.
         """
         done: list[int] = []
         result: Deferred[None] = self.spool.run(lambda spool: done.append(1))
@@ -120,10 +119,10 @@ class ThreadedSpoolTests(TestCase):
         await self.spool.close()
         self.assertEqual(done, [1])
 
-    async def test_read(self) -> None:
+    async def test_readDuringWrite(self) -> None:
         """
-        What only reads holds up nobody who writes, and sees all that was
-        acknowledged before.
+        A long read doesn't block writes, and a later read sees everything acknowledged
+        before it.
         """
         written = threading.Event()
 
@@ -140,10 +139,10 @@ class ThreadedSpoolTests(TestCase):
 
     async def test_readFails(self) -> None:
         """
-        Reading that fails says so.
+        The Deferred of a failing read fails.
         """
         with self.assertRaises(ZeroDivisionError):
-            await self.spool.read(broken)
+            await self.spool.read(failing)
 
     async def test_close(self) -> None:
         """
@@ -157,7 +156,7 @@ class ThreadedSpoolTests(TestCase):
 
     def test_claimed(self) -> None:
         """
-        Another that is to deliver doesn't open.
+        A second executor that is to deliver can't open the same spool.
         """
         other = InlineSpoolExecutor(self.root)
         self.assertRaises(SpoolUnusable, other.open, delivering=True)
@@ -193,7 +192,7 @@ class SpoolTests(SynchronousTestCase):
 
     def test_body(self) -> None:
         """
-        A message is a file, as it was given, that only we may read.
+        A message is stored unchanged in a file that only the owner can read.
         """
         self.submit("m1")
         (message,) = self.spool.index.messages()
@@ -208,9 +207,9 @@ class SpoolTests(SynchronousTestCase):
         self.submit("m1")
         self.assertEqual(len(other.index.messages()), 1)
 
-    def test_oneDelivers(self) -> None:
+    def test_claim(self) -> None:
         """
-        Only one process delivers; the other is told in one line.
+        Only one process at a time delivers from a spool; another gets an error.
         """
         self.spool.claim()
         error = self.assertRaises(SpoolUnusable, self.opened().claim)
@@ -221,10 +220,9 @@ class SpoolTests(SynchronousTestCase):
         again = self.opened()
         again.claim()
 
-    def test_unusable(self) -> None:
+    def test_noDatabase(self) -> None:
         """
-        A file that is no index is reported as what the operator has to see
-        to.
+        An index file that is no database is an error for the operator.
         """
         root = Path(self.mktemp())
         root.mkdir()
@@ -232,9 +230,9 @@ class SpoolTests(SynchronousTestCase):
         error = self.assertRaises(SpoolUnusable, Spool, root)
         self.assertIn("not a database", str(error))
 
-    def test_later(self) -> None:
+    def test_laterVersion(self) -> None:
         """
-        A spool of a later version is left alone.
+        A spool of a later version is not opened.
         """
         self.spool.perform([lambda spool: None])
         database = sqlite3.connect(self.root / "index.sqlite")
@@ -242,10 +240,9 @@ class SpoolTests(SynchronousTestCase):
         database.execute("PRAGMA user_version = 99")
         self.assertIn("version 99", str(self.assertRaises(SpoolUnusable, self.opened)))
 
-    def test_earlier(self) -> None:
+    def test_firstVersion(self) -> None:
         """
-        A spool of the first version keeps what is in it, and takes on what is
-        new.
+        A spool of the first version is upgraded and keeps its messages.
         """
         self.submit("m1")
         self.spool.close()
@@ -275,10 +272,10 @@ class SpoolTests(SynchronousTestCase):
         Spool(new).close()
         self.assertEqual(tables(self.root), tables(new))
 
-    def test_failureUndoesItself(self) -> None:
+    def test_rollback(self) -> None:
         """
-        An operation that fails undoes what it did, file and all, and nothing
-        else.
+        A failing operation is rolled back with its files; other operations of the same
+        transaction are kept.
         """
 
         def bad(spool: Spool) -> None:
@@ -303,8 +300,7 @@ class SpoolTests(SynchronousTestCase):
 
     def test_fullDisk(self) -> None:
         """
-        If nothing can be written, nothing is half there, and it goes on when
-        there is room.
+        A submission fails without a trace when the disk is full, and succeeds later.
         """
         envelope = Envelope("", ("a@b.example",))
         with patch("moxtls.queue.files.os.fsync", side_effect=OSError(28, "full")):
@@ -317,10 +313,10 @@ class SpoolTests(SynchronousTestCase):
         self.submit("m1")
         self.assertEqual(self.names(), {"m1"})
 
-    def test_readingBesideWriting(self) -> None:
+    def test_concurrentProcesses(self) -> None:
         """
-        Reading and writing in several processes don't wait for each other,
-        and who reads sees no more than what there was when it began.
+        Reads and writes of several processes don't block each other, and a read sees
+        the state at its beginning.
         """
         self.submit("m1")
 
@@ -340,9 +336,9 @@ class SpoolTests(SynchronousTestCase):
         self.assertEqual(reader.read(writeMeanwhile), 1)
         self.assertEqual(len(self.spool.read(lambda spool: spool.index.messages())), 2)
 
-    def test_readingChangesNothing(self) -> None:
+    def test_readOnly(self) -> None:
         """
-        Reading operations can't write.
+        Read operations can't write.
         """
         self.submit("m1")
         with self.assertRaises(sqlite3.OperationalError):
@@ -352,16 +348,16 @@ class SpoolTests(SynchronousTestCase):
 
     def test_removed(self) -> None:
         """
-        The file of a message that is removed goes with it.
+        Removing a message removes its file.
         """
         self.submit("m1")
         self.spool.perform([lambda spool: ignore(spool.index.remove("m1", NOW))])
         self.assertEqual(self.names(), set())
 
-    def test_tidy(self) -> None:
+    def test_staleFiles(self) -> None:
         """
-        Files that nobody refers to go, unless they are so new that somebody
-        may be about to.
+        Files without a message are stale, except new ones, whose submission may not be
+        finished.
         """
         self.submit("m1")
         for name in ("old", ".half", "new"):
@@ -374,10 +370,9 @@ class SpoolTests(SynchronousTestCase):
         self.spool.perform([lambda spool: spool.removeFiles([*found, "m1"])])
         self.assertEqual(self.names(), {"m1", "new"})
 
-    def test_keysAreForgotten(self) -> None:
+    def test_keyLifetime(self) -> None:
         """
-        A key is known as long as its message is there, and for sixty days
-        after that.
+        A key is known while its message is queued and sixty days longer.
         """
         self.submit("m1", key="k")
         gone = NOW + 100 * DAY
@@ -394,9 +389,9 @@ class SpoolTests(SynchronousTestCase):
             self.spool.perform([lambda spool: spool.forgetKeys(now)]), [None]
         )
 
-    def test_lookingDoesNotScan(self) -> None:
+    def test_queriesUseIndexes(self) -> None:
         """
-        A look for what is due goes by an index, however much is waiting.
+        Every periodic query uses an index instead of scanning a table.
         """
         statements: list[str] = []
         with traceSQL(statements.append):
@@ -434,14 +429,16 @@ class SpoolTests(SynchronousTestCase):
 
 class KilledTests(SynchronousTestCase):
     """
-    A process that uses a spool is killed at each step it takes on disk.
+    Tests for a process that is killed at each step of its use of a spool.
     """
 
     def everyStep(
         self, work: Callable[[Path], None], check: Callable[[Path], None]
     ) -> int:
         """
-        @return: How many steps there were.
+        Kill C{work} at each of its steps in turn, and call C{check} afterwards.
+
+        @return: The number of steps.
         """
         for step in count():
             root = quickDirectory(self)
@@ -454,9 +451,8 @@ class KilledTests(SynchronousTestCase):
 
     def test_submissions(self) -> None:
         """
-        What was acknowledged is there; what wasn't is wholly there or not at
-        all; a key is there once, however often it was submitted; nothing is
-        left of the rest.
+        Acknowledged messages are stored, others completely or not at all; a key is
+        stored once, and no file is left without a message.
         """
         self.assertGreater(self.everyStep(submitSome, self.checkSubmissions), 30)
 
@@ -471,7 +467,7 @@ class KilledTests(SynchronousTestCase):
             self.assertEqual(message.path.read_bytes(), b"".join(BODY))
         keys = [m.envelope.key for m in messages.values() if m.envelope.key]
         self.assertEqual(len(keys), len(set(keys)))
-        # The keyed one again, as somebody would who never heard of it.
+        # A submitter without a reply submits the message again.
         spool.perform([lambda spool: ignore(submitOne(spool, "m4", "k"))])
         keyed = [m for m in spool.index.messages() if m.envelope.key == "k"]
         self.assertEqual(len(keyed), 1)
@@ -485,8 +481,7 @@ class KilledTests(SynchronousTestCase):
 
     def test_settling(self) -> None:
         """
-        A recipient is failed and its DSN queued, or neither; there never are
-        two.
+        A recipient fails and its DSN is queued in one transaction, once.
         """
         self.assertGreater(self.everyStep(failOne, self.checkSettled), 10)
 
@@ -517,7 +512,7 @@ def tables(root: Path) -> list[str]:
 
 def ignore(result: object) -> None:
     """
-    An operation returns nothing.
+    Discard the result of an operation.
     """
 
 
@@ -532,7 +527,7 @@ def acknowledge(root: Path, messageID: str) -> None:
 
 def submitSome(root: Path) -> None:
     """
-    Three submissions: a keyed one and its repetition, and a pair.
+    Submit a message with a key, the same again, and two others together.
     """
     spool = Spool(root)
     spool.perform([lambda spool: ignore(submitOne(spool, "m1", "k"))])
@@ -550,7 +545,7 @@ def submitSome(root: Path) -> None:
 
 def failOne(root: Path) -> None:
     """
-    A submission, and the attempt that fails for its recipients.
+    Submit a message and settle a permanent failure of its recipients.
     """
     spool = Spool(root)
     spool.perform([lambda spool: ignore(submitOne(spool, "m1"))])
