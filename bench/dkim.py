@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
-from bench.rounds import Entrant, compete, sideBySide, table
+from bench.comparison import Variant, compare, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from moxtls.authentication.check import Offload, SignatureVerifier
 from moxtls.authentication.dkim.sign import Signer, loadKey, sign
@@ -152,17 +152,17 @@ async def benchmark(reactor: IReactor, effort: Effort) -> None:
     for name, size, theirs, ours in BODIES:
         for signer in signers:
             sample = _sample(signer, size)
-            entrants = [
-                Entrant(
+            variants = [
+                Variant(
                     "dkimpy", _repeated(sample.verifiedByOthers), effort.of(theirs)
                 ),
-                Entrant("moxtls", _repeated(sample.verified), effort.of(ours)),
+                Variant("moxtls", _repeated(sample.verified), effort.of(ours)),
             ]
             title = f"{name}, {signer.key.algorithm}"
-            contest = await compete(
-                title, "messages", entrants, ("dkimpy",), effort.rounds
+            comparison = await compare(
+                title, "messages", variants, ("dkimpy",), effort.rounds
             )
-            print(table(contest))
+            print(table(comparison))
     for name, size, _, _ in BODIES[:2]:
         await _hops(reactor, effort, name, _sample(signers[0], size))
 
@@ -179,17 +179,17 @@ async def _hops(reactor: IReactor, effort: Effort, name: str, sample: Sample) ->
     work = sample.verification()
     verifier = SignatureVerifier(Worker(reactor, "signatures"), threads)
     count = effort.of(HOPS)
-    entrants = [
-        Entrant("at once", _repeated(lambda: _passed(work())), count),
-        Entrant("in threads", _elsewhere(threads, work), count),
-        Entrant("in a process", _elsewhere(verifier, work), count),
+    variants = [
+        Variant("at once", _repeated(lambda: _passed(work())), count),
+        Variant("in threads", _elsewhere(threads, work), count),
+        Variant("in a process", _elsewhere(verifier, work), count),
     ]
     title = f"{name}, {WIDTH} at a time"
-    contest = await compete(
-        title, "messages", entrants, (entrants[0].name,), effort.rounds
+    comparison = await compare(
+        title, "messages", variants, (variants[0].name,), effort.rounds
     )
     await verifier.stop()
-    print(table(contest))
+    print(table(comparison))
 
 
 if __name__ == "__main__":

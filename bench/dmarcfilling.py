@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, text
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from bench.rounds import sideBySide
+from bench.comparison import sideBySide
 from bench.settings import IReactor
 from moxtls.authentication.results import AuthResult
 from moxtls.dates import HOUR

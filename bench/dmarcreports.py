@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from bench.comparison import aligned
 from bench.dmarcfilling import DOMAIN, fill
 from bench.machine import forgetPeak, memory, peakSince
 from bench.postgres import postgres, version
-from bench.rounds import aligned
 from bench.settings import Effort, IReactor, main
 from moxtls.dates import DAY, Span
 from moxtls.dmarc.aggregate import AggregateMetadata, AggregateWriter, ReportFormat
@@ -137,18 +137,18 @@ async def _compose(ledger: Ledger, period: ReportPeriod) -> ReportDraft:
 async def _time(ledger: Ledger, period: ReportPeriod, times: Times) -> None:
     marks = [time.perf_counter()]
 
-    def lap() -> float:
+    def elapsed() -> float:
         marks.append(time.perf_counter())
         return marks[-1] - marks[-2]
 
     await _compose(ledger, period)
-    times.whole.append(lap())
+    times.whole.append(elapsed())
     rows = await _read(ledger, period)
-    times.reading.append(lap())
+    times.reading.append(elapsed())
     _write(rows, period.end)
-    times.writing.append(lap())
+    times.writing.append(elapsed())
     _bare(rows)
-    times.bare.append(lap())
+    times.bare.append(elapsed())
 
 
 async def _measure(reactor: IReactor, effort: Effort, name: str, url: str) -> None:

@@ -15,7 +15,7 @@ from itertools import accumulate
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from bench.rounds import sideBySide
+from bench.comparison import sideBySide
 from bench.settings import IReactor
 from bench.traffic import DAY
 from moxtls.authentication.results import AuthResult

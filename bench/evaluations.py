@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 from functools import partial
 
+from bench.comparison import Variant, compare, sideBySide, table
 from bench.evaluated import (
     ROWS,
     START,
@@ -21,19 +22,18 @@ from bench.evaluated import (
 )
 from bench.machine import memory
 from bench.onebyone import OneByOne, onEach
-from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from moxtls.ledger.ledger import Ledger
 
 __all__ = ["benchmark", "fill"]
 
-#: Messages that wait for theirs to be recorded: a server under load.
+#: Concurrent recordings: a server under load.
 WIDTH = 1000
 RECORDED = 10_000
 ONE_BY_ONE = 500
-#: Without all the time in the world, of a report.
+#: Rows of a report, unless C{Effort.full}.
 USUAL_ROWS = 10_000
-#: Rows of a report read at a time.
+#: Rows read at a time.
 PAGE = 1000
 TRAFFIC: dict[str, Evaluations] = {
     "100 000 rows of 1000 domains by Zipf's law": lifelike,
@@ -42,39 +42,39 @@ TRAFFIC: dict[str, Evaluations] = {
 _INSERT = "INSERT INTO entry (day, outcome) VALUES (?, ?)"
 
 
-def _recording(ledger: Ledger, evaluations: Evaluations, operations: int) -> Entrant:
+def _recording(ledger: Ledger, evaluations: Evaluations, operations: int) -> Variant:
     async def run(count: int) -> None:
         coming = evaluations(count)
         await sideBySide(
             count, WIDTH, lambda: ledger.evaluations.record(START, next(coming))
         )
 
-    return Entrant("moxtls ledger", run, operations)
+    return Variant("moxtls ledger", run, operations)
 
 
-def _baseline(database: OneByOne, evaluations: Evaluations, operations: int) -> Entrant:
+def _baseline(database: OneByOne, evaluations: Evaluations, operations: int) -> Variant:
     async def insert(count: int) -> None:
         for each in evaluations(count):
             database.commit([(_INSERT, (str(START), json.dumps(asdict(each))))])
 
-    return Entrant("one insert per commit", insert, operations)
+    return Variant("one insert per commit", insert, operations)
 
 
 async def _record(
     ledger: Ledger, effort: Effort, name: str, database: OneByOne
 ) -> None:
     for traffic, evaluations in TRAFFIC.items():
-        # Making them is no part of it.
+        # Their generation is not measured.
         list(evaluations(effort.of(RECORDED)))
         baseline = _baseline(database, evaluations, effort.of(ONE_BY_ONE))
-        contest = await compete(
+        comparison = await compare(
             f"{name}; {traffic}; {WIDTH} at a time",
             "evaluations",
             [baseline, _recording(ledger, evaluations, effort.of(RECORDED))],
             [baseline.name],
             effort.rounds,
         )
-        print(table(contest), flush=True)
+        print(table(comparison), flush=True)
 
 
 async def _readPages(ledger: Ledger, effort: Effort, name: str, url: str) -> None:

@@ -12,7 +12,7 @@ from datetime import date
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from bench.rounds import sideBySide
+from bench.comparison import sideBySide
 from bench.settings import IReactor
 from bench.traffic import outcome
 from moxtls.ledger.ledger import Ledger

@@ -14,12 +14,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from bench.rounds import Entrant, compete, sideBySide, table
+from bench.comparison import Variant, compare, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from moxtls.mailbox.maildir import MailStore, ProcessWriter, ThreadWriter
 from moxtls.workers.process import Worker
 
-#: Clients at a time; one alone waits for all there is to wait for.
+#: Concurrent clients; a single one waits for the disk each time.
 WIDTHS = (1, 20)
 MESSAGES = 2000
 LINE = b"a line of no importance\r\n"
@@ -66,7 +66,7 @@ def _oneByOne(folder: Path, size: int) -> Run:
     return run
 
 
-async def _contest(reactor: IReactor, effort: Effort, title: str, size: int) -> None:
+async def _compare(reactor: IReactor, effort: Effort, title: str, size: int) -> None:
     with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as name:
         root = Path(name)
         quotas = dict.fromkeys(ACCOUNTS, 0) | {"limited": 2**50}
@@ -81,27 +81,27 @@ async def _contest(reactor: IReactor, effort: Effort, title: str, size: int) -> 
         )
         operations = effort.of(MESSAGES)
         plain = _oneByOne(root / "one", size)
-        entrants = [Entrant("write, fsync, rename, fsync", plain, operations)]
+        variants = [Variant("write, fsync, rename, fsync", plain, operations)]
         for width in WIDTHS:
             run = _storing(store, ACCOUNTS[:1], width, size)
-            entrants.append(Entrant(f"one account, {width} at a time", run, operations))
+            variants.append(Variant(f"one account, {width} at a time", run, operations))
         for what, accounts in (
             ("20 accounts", ACCOUNTS),
             ("one account with a quota", ("limited",)),
         ):
             run = _storing(store, accounts, max(WIDTHS), size)
             title20 = f"{what}, {max(WIDTHS)} at a time"
-            entrants.append(Entrant(title20, run, operations))
-        contest = await compete(
-            f"{title} each", "messages", entrants, (entrants[0].name,), effort.rounds
+            variants.append(Variant(title20, run, operations))
+        comparison = await compare(
+            f"{title} each", "messages", variants, (variants[0].name,), effort.rounds
         )
-        print(table(contest))
+        print(table(comparison))
         await store.stop()
 
 
 async def benchmark(reactor: IReactor, effort: Effort) -> None:
     for title, size in SIZES.items():
-        await _contest(reactor, effort, title, size)
+        await _compare(reactor, effort, title, size)
 
 
 if __name__ == "__main__":

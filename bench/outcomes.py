@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from bench.comparison import Variant, compare, sideBySide, table
 from bench.onebyone import OneByOne, onEach
-from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from bench.traffic import DAY, Outcomes, flood, lifelike
 from moxtls.ledger.ledger import Ledger
@@ -22,19 +22,19 @@ TRAFFIC: dict[str, Outcomes] = {
 }
 
 
-def _recording(ledger: Ledger, outcomes: Outcomes, operations: int) -> Entrant:
+def _recording(ledger: Ledger, outcomes: Outcomes, operations: int) -> Variant:
     async def run(count: int) -> None:
         coming = outcomes(count)
         await sideBySide(
             count, WIDTH, lambda: ledger.outcomes.record(DAY, next(coming))
         )
 
-    return Entrant("moxtls ledger", run, operations)
+    return Variant("moxtls ledger", run, operations)
 
 
 def _baselines(
     database: OneByOne, outcomes: Outcomes, operations: int
-) -> tuple[Entrant, Entrant]:
+) -> tuple[Variant, Variant]:
     async def insert(count: int) -> None:
         database.insert(outcomes, count)
 
@@ -42,8 +42,8 @@ def _baselines(
         database.upsert(outcomes, count)
 
     return (
-        Entrant("one insert per commit", insert, operations),
-        Entrant("one upsert per commit", upsert, operations),
+        Variant("one insert per commit", insert, operations),
+        Variant("one upsert per commit", upsert, operations),
     )
 
 
@@ -52,17 +52,17 @@ async def _measure(
 ) -> None:
     ledger = Ledger(reactor, url)
     for traffic, outcomes in TRAFFIC.items():
-        # Making them is no part of it.
+        # Their generation is not measured.
         list(outcomes(effort.of(RECORDED)))
         baselines = _baselines(database, outcomes, effort.of(ONE_BY_ONE))
-        contest = await compete(
+        comparison = await compare(
             f"{name}; {traffic}, one in ten fails; {WIDTH} at a time",
             "outcomes",
             [*baselines, _recording(ledger, outcomes, effort.of(RECORDED))],
             [each.name for each in baselines],
             effort.rounds,
         )
-        print(table(contest), flush=True)
+        print(table(comparison), flush=True)
     await ledger.stop()
 
 

@@ -1,6 +1,6 @@
 """
-Messages of a full queue delivered per second, to a server that discards them:
-picked from the spool, handed over, and each result on the disk.
+Messages delivered from a full queue per second, to a server that discards them.  The
+time includes the selection of messages and the storage of each result.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from bench.children import child
+from bench.comparison import Comparison, Measurement, table
 from bench.identity import HOST, certify
-from bench.rounds import Contest, Lap, table
 from bench.settings import Effort, IReactor, main
 from moxtls.delivery.attempt import DeliveryContext, DirectCourier
 from moxtls.delivery.sessions import Dialer
@@ -52,7 +52,7 @@ GROUP = 100
 @implementer(IPolicyCache)
 class NoPolicies:
     """
-    No domain has a policy: the cache has benchmarks and a database of its own.
+    Policy cache in which no domain has a policy, so that its database isn't measured.
     """
 
     def get(self, domain: Domain) -> Deferred[STSLookup]:
@@ -62,7 +62,7 @@ class NoPolicies:
 @implementer(ISessionObserver)
 class NoObserver:
     """
-    Forgets outcomes: the ledger has benchmarks of its own.
+    Observer that discards outcomes: the ledger has benchmarks of its own.
     """
 
     def sessionEnded(self, outcome: SessionOutcome) -> Deferred[None]:
@@ -115,16 +115,16 @@ def _submit(spool: Spool, envelope: Envelope, now: float) -> None:
     spool.submit(secrets.token_hex(12), envelope, [BODY], now)
 
 
-async def _empty(reactor: IReactor, root: Path) -> None:
+async def _untilEmpty(reactor: IReactor, root: Path) -> None:
     """
-    Fires once nothing is left in the spool.
+    Wait until the spool is empty.
     """
     with closing(sqlite3.connect(root / "index.sqlite")) as database:
         while database.execute("SELECT 1 FROM message LIMIT 1").fetchone():
             await deferLater(reactor, 0.01)
 
 
-async def _lap(reactor: IReactor, courier: DirectCourier, root: Path) -> None:
+async def _deliver(reactor: IReactor, courier: DirectCourier, root: Path) -> None:
     service = QueueService(
         reactor,
         ThreadedSpoolExecutor(reactor, root),
@@ -136,23 +136,23 @@ async def _lap(reactor: IReactor, courier: DirectCourier, root: Path) -> None:
         GroupLimits(),
     )
     service.startService()
-    await _empty(reactor, root)
+    await _untilEmpty(reactor, root)
     await service.stopService()
 
 
-async def _measured(
+async def _measure(
     reactor: IReactor, courier: DirectCourier, domains: int, each: int
-) -> Lap:
+) -> Measurement:
     with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as name:
         _fill(Path(name), domains, each, reactor.seconds())
         cpu, start = time.process_time(), time.perf_counter()
-        await _lap(reactor, courier, Path(name))
+        await _deliver(reactor, courier, Path(name))
         seconds = time.perf_counter() - start
-        return Lap(domains * each, seconds, time.process_time() - cpu)
+        return Measurement(domains * each, seconds, time.process_time() - cpu)
 
 
 async def benchmark(reactor: IReactor, effort: Effort) -> None:
-    laps: dict[str, list[Lap]] = {}
+    measurements: dict[str, list[Measurement]] = {}
     with child("bench.sink", certify().pem) as (port, _):
         dialer = Dialer(reactor, lambda ip, port: addressEndpoint(reactor, ip, port))
         courier = _courier(reactor, port, dialer)
@@ -160,11 +160,11 @@ async def benchmark(reactor: IReactor, effort: Effort) -> None:
             for domains, messages in SHAPES:
                 name = f"{messages} each to {domains}"
                 each = effort.of(messages)
-                lap = await _measured(reactor, courier, domains, each)
-                laps.setdefault(name, []).append(lap)
+                measurement = await _measure(reactor, courier, domains, each)
+                measurements.setdefault(name, []).append(measurement)
         await dialer.stop()
-    first = next(iter(laps))
-    print(table(Contest("2 kB each", "messages", (first,), laps)))
+    first = next(iter(measurements))
+    print(table(Comparison("2 kB each", "messages", (first,), measurements)))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from itertools import product
 from bench import postfix
 from bench.children import child
 from bench.clients import Workload, anyServer, message, send
+from bench.comparison import Variant, compare, table
 from bench.identity import certify
-from bench.rounds import Entrant, compete, table
 from bench.settings import Effort, IReactor, main
 from bench.signature import signer
 
@@ -30,7 +30,7 @@ STOCK_AT_ONCE = "twisted.mail, TCP_NODELAY"
 POSTFIX = "Postfix, queues"
 #: Messages in a round: about a second's worth.
 MESSAGES = 1500
-#: Seconds: Postfix still has to throw away what it took.
+#: Seconds in which Postfix discards the messages it accepted.
 REST = 0.5
 
 Start = Callable[[bytes], AbstractContextManager[int]]
@@ -87,19 +87,19 @@ SERVERS = (
 )
 
 
-def _entrant(server: Server, load: Workload, effort: Effort) -> Entrant:
+def _variant(server: Server, load: Workload, effort: Effort) -> Variant:
     async def run(count: int) -> None:
         send(load, count)
 
-    return Entrant(server.name, run, effort.of(round(MESSAGES * server.share)))
+    return Variant(server.name, run, effort.of(round(MESSAGES * server.share)))
 
 
 async def _cell(
     ports: dict[Server, int], effort: Effort, size: int, isSecure: bool, each: int
 ) -> None:
     tls = anyServer() if isSecure else None
-    entrants = [
-        _entrant(server, Workload(port, message(size), each, WIDTH, tls), effort)
+    variants = [
+        _variant(server, Workload(port, message(size), each, WIDTH, tls), effort)
         for server, port in ports.items()
     ]
     title = (
@@ -107,8 +107,10 @@ async def _cell(
         f"{each} in each of {WIDTH} connections at a time"
     )
     baselines = (STOCK, POSTFIX) if postfix.isThere() else (STOCK, STOCK_AT_ONCE)
-    contest = await compete(title, "messages", entrants, baselines, effort.rounds, REST)
-    print(table(contest), flush=True)
+    comparison = await compare(
+        title, "messages", variants, baselines, effort.rounds, REST
+    )
+    print(table(comparison), flush=True)
 
 
 async def benchmark(reactor: IReactor, effort: Effort) -> None:

@@ -29,10 +29,10 @@ from cryptography.hazmat.primitives.serialization import (
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from bench.comparison import aligned
 from bench.filling import fill
 from bench.machine import memory, peakMemory
 from bench.postgres import postgres, version
-from bench.rounds import aligned
 from bench.settings import Effort, IReactor, main
 from bench.traffic import DOMAINS_PER_HOST, outcome
 from moxtls.authentication.dkim.sign import Signer, SigningKey, loadKey

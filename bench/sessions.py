@@ -27,9 +27,9 @@ from twisted.mail.smtp import ESMTPSender, ESMTPSenderFactory
 from zope.interface import implementer
 
 from bench.children import child
+from bench.comparison import Variant, compare, sideBySide, table
 from bench.handshakes import Client
 from bench.identity import HOST, Certified, certify
-from bench.rounds import Entrant, compete, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from moxtls.delivery.attempt import DeliveryContext, DirectCourier
 from moxtls.delivery.sessions import Dialer
@@ -257,9 +257,9 @@ def _folder() -> Iterator[Path]:
         yield folder
 
 
-def _entrants(named: Sequence[tuple[str, Once]], operations: int) -> list[Entrant]:
+def _variants(named: Sequence[tuple[str, Once]], operations: int) -> list[Variant]:
     return [
-        Entrant(name, partial(sideBySide, width=WIDTH, once=once), operations)
+        Variant(name, partial(sideBySide, width=WIDTH, once=once), operations)
         for name, once in named
     ]
 
@@ -295,14 +295,14 @@ async def _plaintext(setting: Setting, port: int) -> None:
         ("moxtls Session", ours.session(TLSMode.SKIP)),
         ("moxtls delivery, recorded", delivery),
     ]
-    contest = await compete(
+    comparison = await compare(
         f"plaintext, {WIDTH} connections at a time, 2 kB each",
         "sessions",
-        _entrants(named, setting.effort.of(PLAIN_SESSIONS)),
+        _variants(named, setting.effort.of(PLAIN_SESSIONS)),
         (STOCK, STOCK_AT_ONCE),
         setting.effort.rounds,
     )
-    print(table(contest), flush=True)
+    print(table(comparison), flush=True)
     await ours.stop()
 
 
@@ -324,14 +324,14 @@ async def _secure(setting: Setting, port: int, bare: int) -> None:
         ("moxtls delivery, recorded", delivery),
     ]
     operations = setting.effort.of(TLS_SESSIONS)
-    contest = await compete(
+    comparison = await compare(
         "STARTTLS, as above; full handshakes, ECDSA P-256, MTA-STS enforced",
         "sessions",
-        [Entrant(BARE, handshakes, 3 * operations), *_entrants(named, operations)],
+        [Variant(BARE, handshakes, 3 * operations), *_variants(named, operations)],
         (STOCK, STOCK_AT_ONCE, BARE),
         setting.effort.rounds,
     )
-    print(table(contest))
+    print(table(comparison))
     await ours.stop()
 
 

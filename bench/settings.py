@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTCP, IReactorThreads
 from twisted.internet.task import react
 
-from bench.rounds import ROUNDS
+from bench.comparison import ROUNDS
 from moxtls.workers.process import IWorkerReactor
 
 
@@ -28,7 +28,7 @@ class Effort:
     """
     The thoroughness of measurements.
 
-    @ivar rounds: As for L{bench.rounds.compete}.
+    @ivar rounds: As for L{bench.comparison.compare}.
     @ivar part: The part of the usual number of operations.
     @ivar full: True to take as long as necessary.
     """

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.internet.defer import succeed
 
-from bench.rounds import Entrant, compete, table
+from bench.comparison import Variant, compare, table
 from bench.settings import Effort, IReactor, main
 from moxtls.authentication.spf.evaluate import checkHost, mailFromRequest
 from moxtls.authentication.spf.record import clearRecordCache
@@ -39,8 +39,8 @@ CLIENT = "192.0.2.77"
 SENDER = "somebody@example.org"
 HELO = "mail.example.org"
 RECEIVER = "mx.example.net"
-#: Nobody cares about the explanation of a failure here: all of them pass.
-#: With each goes how many times it is done: for a quarter of a second at most.
+#: Records, all of which pass, so that no explanation is looked up; and the number of
+#: checks, which take a quarter of a second at most.
 CASES = {
     "v=spf1 ip4:... -all": ("v=spf1 ip4:198.51.100.0/24 ip4:192.0.2.0/24 -all", 4000),
     "three includes deep, eight networks in each": (
@@ -136,7 +136,7 @@ def _repeating(once: Callable[[], str]) -> Callable[[int], Awaitable[None]]:
 
 async def benchmark(reactor: IReactor, effort: Effort) -> None:
     if pyspf is None:
-        print("pyspf: skipped, isn't there; moxtls alone\n")
+        print("pyspf: skipped, not installed; moxtls alone\n")
     for title, (record, operations) in CASES.items():
         zone = _zone(record)
         runs = {
@@ -146,10 +146,10 @@ async def benchmark(reactor: IReactor, effort: Effort) -> None:
         if pyspf is not None:
             runs = {"pyspf": _repeating(_theirs(zone))} | runs
         count = effort.of(operations)
-        entrants = [Entrant(name, run, count) for name, run in runs.items()]
+        variants = [Variant(name, run, count) for name, run in runs.items()]
         baselines = list(runs)[:1]
-        contest = await compete(title, "checks", entrants, baselines, effort.rounds)
-        print(table(contest), flush=True)
+        comparison = await compare(title, "checks", variants, baselines, effort.rounds)
+        print(table(comparison), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from bench.rounds import Entrant, compete, sideBySide, table
+from bench.comparison import Variant, compare, sideBySide, table
 from bench.settings import Effort, IReactor, main
 from moxtls.queue.executor import QueueClient, ThreadedSpoolExecutor
 from moxtls.queue.types import Envelope
 
-#: Clients at a time; one alone waits for all there is to wait for.
+#: Concurrent clients; a single one waits for the disk each time.
 WIDTHS = (1, 20)
 MESSAGES = 500
 BODY = b"Subject: benchmark\r\n\r\n" + b"a line of no importance\r\n" * 80
@@ -53,14 +53,14 @@ async def benchmark(reactor: IReactor, effort: Effort) -> None:
         spool.open()
         queue = QueueClient(reactor, spool, lambda: secrets.token_hex(12))
         operations = effort.of(MESSAGES)
-        entrants = [Entrant("a file and its fsync", _writing(files), operations)]
+        variants = [Variant("a file and its fsync", _writing(files), operations)]
         for width in WIDTHS:
             title = f"moxtls spool, {width} at a time"
-            entrants.append(Entrant(title, _submitting(queue, width), operations))
-        contest = await compete(
-            "2 kB each", "messages", entrants, (entrants[0].name,), effort.rounds
+            variants.append(Variant(title, _submitting(queue, width), operations))
+        comparison = await compare(
+            "2 kB each", "messages", variants, (variants[0].name,), effort.rounds
         )
-        print(table(contest))
+        print(table(comparison))
         await spool.close()
 
 

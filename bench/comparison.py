@@ -1,7 +1,7 @@
 """
-Compares several ways of doing the same thing.
+Compares the rates of several implementations or configurations.
 
-The load of a machine varies: so each round measures all of them one after the other,
+The load of a machine varies.  So each round measures all variants one after the other;
 rates are medians over the rounds, and a ratio is the median of the ratios within
 rounds.
 """
@@ -15,17 +15,16 @@ from statistics import median
 
 from twisted.internet.defer import Deferred, gatherResults
 
-#: Rounds that count; one more goes ahead, in which whatever is needed only
-#: once is made.
+#: Measured rounds, after a warm-up round.
 ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
+class Variant:
     """
-    One of the compared ways.
+    A compared implementation or configuration.
 
-    @ivar run: Performs that many operations.
+    @ivar run: Performs a number of operations.
     @ivar operations: Operations in a round: about half a second's worth.
     """
 
@@ -35,9 +34,9 @@ class Entrant:
 
 
 @dataclass(frozen=True, slots=True)
-class Lap:
+class Measurement:
     """
-    One measurement.
+    The time taken by one variant in one round.
 
     @ivar cpu: CPU seconds of this process, over all threads.
     """
@@ -52,50 +51,51 @@ class Lap:
 
 
 @dataclass(frozen=True, slots=True)
-class Contest:
+class Comparison:
     """
-    The measurements of all compared ways.
+    The measurements of all variants.
 
-    @ivar baselines: The ways that the others are compared with.
-    @ivar laps: The measurements of each way, one per round.
+    @ivar baselines: Names of the variants that the others are compared with.
+    @ivar measurements: By name of the variant, one per round.
     """
 
     title: str
     unit: str
     baselines: tuple[str, ...]
-    laps: dict[str, list[Lap]]
+    measurements: dict[str, list[Measurement]]
 
 
-async def compete(
+async def compare(
     title: str,
     unit: str,
-    entrants: Sequence[Entrant],
+    variants: Sequence[Variant],
     baselines: Sequence[str],
     rounds: int,
     rest: float = 0,
-) -> Contest:
+) -> Comparison:
     """
-    Measure C{entrants} alternately.
+    Measure C{variants} alternately.
 
     @param rounds: 0 for a quick check that they work.
-    @param rest: Seconds before each, in which deferred work of the previous one ends.
+    @param rest: Seconds to wait before each measurement, while the previous variant
+        finishes work in the background.
     """
-    laps: dict[str, list[Lap]] = {each.name: [] for each in entrants}
+    measurements: dict[str, list[Measurement]] = {each.name: [] for each in variants}
     for round in range(rounds + 1):
-        for each in entrants:
+        for each in variants:
             time.sleep(rest)
-            # The first round is there to warm up.
+            # Round 0 is the warm-up.
             count = each.operations if round else max(1, each.operations // 5)
-            lap = await _lap(each, count)
+            measurement = await _measure(each, count)
             if round or not rounds:
-                laps[each.name].append(lap)
-    return Contest(title, unit, tuple(baselines), laps)
+                measurements[each.name].append(measurement)
+    return Comparison(title, unit, tuple(baselines), measurements)
 
 
-async def _lap(entrant: Entrant, count: int) -> Lap:
+async def _measure(variant: Variant, count: int) -> Measurement:
     cpu, start = time.process_time(), time.perf_counter()
-    await entrant.run(count)
-    return Lap(count, time.perf_counter() - start, time.process_time() - cpu)
+    await variant.run(count)
+    return Measurement(count, time.perf_counter() - start, time.process_time() - cpu)
 
 
 async def sideBySide(
@@ -116,29 +116,34 @@ async def sideBySide(
     await gatherResults(workers, consumeErrors=True)
 
 
-def table(contest: Contest) -> str:
+def table(comparison: Comparison) -> str:
     """
     A table of rates and ratios.
     """
-    head = ["", f"{contest.unit} per second", "(lowest-highest)", "CPU each"]
-    head += [f"x {each}" for each in contest.baselines]
+    head = ["", f"{comparison.unit} per second", "(lowest-highest)", "CPU each"]
+    head += [f"x {each}" for each in comparison.baselines]
     rows = [head]
-    for name, laps in contest.laps.items():
-        rates = [lap.rate for lap in laps]
-        cpu = median(lap.cpu / lap.operations for lap in laps)
+    for name, measurements in comparison.measurements.items():
+        rates = [each.rate for each in measurements]
+        cpu = median(each.cpu / each.operations for each in measurements)
         row = [
             name,
             f"{median(rates):,.0f}",
             f"({min(rates):,.0f}-{max(rates):,.0f})",
             f"{cpu * 1e6:,.0f} us",
         ]
-        row += [_ratio(laps, contest.laps[each]) for each in contest.baselines]
+        row += [
+            _ratio(measurements, comparison.measurements[each])
+            for each in comparison.baselines
+        ]
         rows.append(row)
-    return f"{contest.title}\n\n{aligned(rows)}\n"
+    return f"{comparison.title}\n\n{aligned(rows)}\n"
 
 
-def _ratio(laps: Sequence[Lap], baseline: Sequence[Lap]) -> str:
-    ratios = [one.rate / other.rate for one, other in zip(laps, baseline, strict=True)]
+def _ratio(measurements: Sequence[Measurement], baseline: Sequence[Measurement]) -> str:
+    ratios = [
+        one.rate / other.rate for one, other in zip(measurements, baseline, strict=True)
+    ]
     return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
