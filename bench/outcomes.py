@@ -12,7 +12,7 @@ from bench.settings import Effort, IReactor, main
 from bench.traffic import DAY, Outcomes, flood, lifelike
 from moxtls.ledger.ledger import Ledger
 
-#: Deliveries that wait for theirs to be recorded: a server under load.
+#: Concurrent recordings: a server under load.
 WIDTH = 1000
 RECORDED = 10_000
 ONE_BY_ONE = 500
