@@ -131,7 +131,7 @@ class ActiveAttempts:
     @ivar attempts: Their number, by destination.
     @ivar retries: The number of those that are retries.
     @ivar recipients: Message id and address of each recipient.
-    @ivar allUntil: Destinations for which nothing else was due, and when.
+    @ivar allUntil: By destination, a time at which nothing else was due for it.
     """
 
     attempts: Counter[str]
@@ -218,7 +218,7 @@ class _Selector:
             or self._attempts[destination] >= self._limits.maxPerDestination
         ):
             return
-        # Rows of active attempts are skipped.
+        # Read more rows: those of active attempts are skipped.
         number = self._limits.maxRecipients
         if self._attempts[destination]:
             number += len(self._recipients)
@@ -337,7 +337,7 @@ class _Count:
 
 class ResultLog:
     """
-    Chooses the results that are logged.
+    Logs final results one by one, and counts of deferred recipients by host.
     """
 
     def __init__(
@@ -382,7 +382,7 @@ class ResultLog:
         for host, count in counts.items():
             if count.number:
                 self._logDeferred(host, count.number, count.last)
-                # One line in the next minute as well, not two.
+                # Count the next deferral instead of logging it at once.
                 self._counts[host] = _Count(count.last)
 
     def _host(self, result: Result) -> str:

@@ -65,7 +65,7 @@ class SpoolExecutor(ABC):
         """
         The journal of the process that delivers from the spool.
 
-        @raise SpoolClosed: This one doesn't, or not now.
+        @raise SpoolClosed: This process doesn't deliver, or the spool is closed.
         """
         if self._journal is None or self._queues is None:
             raise SpoolClosed()
@@ -97,7 +97,9 @@ class SpoolExecutor(ABC):
 
     def close(self) -> Deferred[None]:
         """
-        Fires once all operations are done and the spool is closed.
+        Close the spool after all submitted operations.
+
+        @return: Fires once it is closed.
         """
         if self._queues is None:
             return succeed(None)

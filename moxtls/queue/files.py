@@ -18,8 +18,8 @@ from pathlib import Path
 
 from moxtls.queue.dsn import MAX_HEADER
 
-#: Age in seconds of a file without a row in the index from which on it counts as left
-#: behind by a process that died: others add the row at once.
+#: Seconds after which a file without a row in the index counts as left behind by a
+#: killed process: otherwise the row is added soon after the file.
 STALE_AFTER = 15 * 60
 
 
@@ -127,8 +127,8 @@ class MessageFiles:
 
     def uncertain(self) -> None:
         """
-        Keep all files: the index may be on disk or not.  L{stale} finds unneeded files
-        later.
+        Keep all files: the transaction may be on disk or not.  L{stale} finds unneeded
+        files later.
         """
         self._written.clear()
         self._removed.clear()
@@ -141,7 +141,7 @@ class MessageFiles:
         found = []
         with os.scandir(self._root) as entries:
             for entry in entries:
-                # Others are removed meanwhile.
+                # A file may be removed meanwhile.
                 with suppress(FileNotFoundError):
                     if entry.stat().st_mtime < now - STALE_AFTER:
                         found.append(entry.name)
@@ -212,15 +212,15 @@ class ResultJournal:
 
     def lines(self) -> list[str]:
         """
-        Everything in it, also a last line that was cut off.
+        All lines, including a truncated last one.
         """
         data = b"".join(path.read_bytes() for path in self._paths)
         return data.decode("ascii", "replace").splitlines()
 
     def beginTakeover(self) -> None:
         """
-        Keep what there is apart from lines that are added from now on, unless the
-        takeover before wasn't completed.
+        Have later lines added to the other file, unless the previous takeover wasn't
+        completed.
         """
         if not self._isTakingOver:
             self._isTakingOver = True

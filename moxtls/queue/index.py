@@ -8,13 +8,13 @@ destination with a recipient that is due now or later, so that the cost of a sel
 depends on its result, not on the number of waiting messages:
 
   - C{due}: the earliest of its recipients;
-  - C{served}: when the latest attempt ended;
+  - C{served}: the end of the latest attempt;
   - C{failures}, C{notBefore}: consecutive attempts in which no host could be
     reached, and the time of the next one;
   - C{turn}: the latest of C{due}, C{served} and C{notBefore}, so that
     destinations take turns;
-  - C{newest}: when its latest message came that was never attempted, if that
-    is after C{notBefore}.
+  - C{newest}: the latest C{due} of its recipients that were never attempted,
+    if that is after C{notBefore}.
 
 C{recipient.told} is 0 while the sender or an observer is to be notified of the final
 result; C{message.noticed} is 0 while its sender may still get a delay DSN.
@@ -374,7 +374,7 @@ class Index:
     ) -> Iterator[QueuedMessage]:
         """
         The due recipients of a destination, longest due first, each with its message.
-        Rows are read as they are asked for.
+        Rows are read during the iteration.
 
         @param newest: Only recipients that were never attempted.
         """
@@ -409,7 +409,7 @@ class Index:
 
     def delayed(self, queued: float, limit: int) -> list[QueuedMessage]:
         """
-        The same for messages whose senders are to get a delay DSN.
+        The messages as of L{aged} whose senders are to get a delay DSN.
         """
         which = "noticed = 0 AND report IS NULL AND sender <> ''"
         return self._waiting(which, queued, limit)
@@ -418,8 +418,8 @@ class Index:
         self, reports: bool, after: int, limit: int
     ) -> list[tuple[int, str]]:
         """
-        Messages with final results of which no notification was sent: number and id,
-        by number, from after C{after} on.
+        Numbers and ids of messages with final results of which no notification was
+        sent, in order, beginning after the number C{after}.
 
         @param reports: True for reports, false for all other messages.
         """
@@ -466,7 +466,7 @@ class Index:
 
     def repair(self, now: float) -> None:
         """
-        Complete the work of L{record} where no L{ended} followed, as the process died.
+        Complete the work of L{record} if the process was killed before L{ended}.
         """
         self._db.execute(
             "DELETE FROM lane WHERE NOT EXISTS (SELECT 1 FROM recipient"
@@ -516,10 +516,10 @@ class Index:
         self, destination: str, result: Result, until: float, now: float, limit: int
     ) -> int:
         """
-        Count what is due for C{destination} as attempted with C{result}; but
-        for the last attempt that a message may have, which is for itself.
+        Count due recipients of C{destination} as attempted with C{result}, except
+        those for which only one of C{maxAttempts} is left: that one is made.
 
-        @return: For how many recipients: if it is C{limit}, there may be more.
+        @return: The number of these recipients; if it is C{limit}, there may be more.
         """
         deferred = self._db.execute(
             "UPDATE recipient SET attempts = attempts + 1, nextAttempt = ?, due = ?,"
@@ -564,7 +564,8 @@ class Index:
 
     def unreportedAmong(self, messageIDs: Iterable[str]) -> list[str]:
         """
-        Those of some messages with final results of which no notification was sent.
+        The messages among C{messageIDs} with final results of which no notification was
+        sent.
         """
         rows = self._db.execute(
             f"SELECT id FROM message WHERE id IN {_LISTED} AND EXISTS (SELECT 1"
@@ -575,10 +576,10 @@ class Index:
 
     def removeFinished(self, messageIDs: Iterable[str], now: float) -> None:
         """
-        Delete those of some messages that have final results for all recipients, and
-        no notification to be sent, and their files.
+        Delete the messages among C{messageIDs} that have final results for all
+        recipients and no notification to be sent, and their files.
         """
-        # Their recipients are due no more, so that no lane changes.
+        # None of their recipients is due, so that C{lane} doesn't change.
         rows = self._db.execute(
             f"DELETE FROM message WHERE id IN {_LISTED} AND {_FINISHED}"
             " RETURNING id, key",

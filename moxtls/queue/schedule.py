@@ -123,7 +123,7 @@ class RetrySchedule:
         self, message: QueuedMessage, result: Result, now: float, chance: float
     ) -> RetryDecision:
         """
-        Decide on the one recipient that C{message} has.
+        Decide about the single recipient of C{message}.
         """
         (recipient,) = message.recipients
         attempts = recipient.attempts + 1
@@ -132,7 +132,7 @@ class RetrySchedule:
         nextAttempt = now
         if state is RecipientState.WAITING:
             wait = self.wait(attempts, result.retryAfter, chance)
-            # The last attempt comes before giving up, not long before.
+            # The last attempt is made when the lifetime ends, not long before.
             nextAttempt = min(now + wait, end)
         after = replace(
             recipient,
@@ -259,7 +259,7 @@ class DeliveryGroup:
     @property
     def isRetry(self) -> bool:
         """
-        True if nothing in it is attempted for the first time.
+        True if each recipient was attempted before.
         """
         return all(each.recipients[0].attempts for each in self.due)
 

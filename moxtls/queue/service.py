@@ -60,15 +60,14 @@ T = TypeVar("T")
 
 #: Seconds between passes that look for due messages.
 SELECT_INTERVAL = 1.0
-#: Seconds between passes that have the index take over the results in the journal: so
-#: long may a listing of the queue be behind, and so many be lost by a power cut.
+#: Seconds between passes in which the index takes over the results in the journal.  A
+#: listing of the queue lacks the results since the last pass; a power cut loses them.
 TAKE_OVER_INTERVAL = 0.25
 #: Seconds between attempts to notify report observers.
 NOTIFY_INTERVAL = MINUTE
 #: Seconds between passes that delete the submission keys of old messages.
 KEYS_INTERVAL = HOUR
-#: Seconds after which a result is written again if that failed: the disk is full, and
-#: delivering again would be worse.
+#: Seconds before a failed write of results is repeated.
 WRITE_RETRY = 10.0
 #: Seconds that a cancelled attempt has to report its results.
 CANCEL_TIMEOUT = 15.0
@@ -127,7 +126,7 @@ class QueueService(Service):
 
     def _periodicTasks(self) -> dict[CoalescedTask, float]:
         """
-        Tasks, with the seconds between their runs.
+        The periodic tasks, with the seconds between their runs.
         """
         others = (
             (
@@ -235,7 +234,7 @@ class QueueService(Service):
         for messageID, fault in damaged.items():
             await self._client.hold(messageID, True)
             self.log.error(
-                "{messageID}: its file in the spool is damaged ({fault}); it is held",
+                "{messageID} is held: its file in the spool is damaged ({fault})",
                 messageID=messageID,
                 fault=fault,
             )
@@ -301,14 +300,14 @@ class QueueService(Service):
         self, attempt: DeliveryAttempt, pairs: Sequence[tuple[QueuedMessage, Result]]
     ) -> Deferred[None]:
         """
-        Preserve results while the attempt goes on.
+        Store results during the attempt.
 
         @return: Fires once they are in the journal, or can't be stored.
         """
         decisions = self._decide(pairs)
         lines = [journalLine(each) for each in decisions]
         attempt.unrecorded += decisions
-        # Called for each transaction: a coroutine only if writing fails.
+        # Called for each SMTP transaction: no coroutine unless writing fails.
         try:
             self._spool.journal.add(lines)
         except Exception:
@@ -372,8 +371,8 @@ class QueueService(Service):
         self, attempts: list[DeliveryAttempt]
     ) -> Sequence[Exception | None]:
         """
-        Carry out the decisions after some attempts, with the same few statements; after
-        each by itself if that fails.
+        Carry out the decisions after C{attempts} in one operation, or, if that fails,
+        in one for each.
         """
         busy, now = self._busy(), self._clock.seconds()
         recorded = [each for attempt in attempts for each in attempt.recorded]
@@ -395,8 +394,8 @@ class QueueService(Service):
         self, attempt: DeliveryAttempt, write: Callable[[], Deferred[None]]
     ) -> None:
         """
-        Write results, again and again until the disk has room or the service stops:
-        without them, messages would be delivered twice.
+        Write results, repeatedly until that succeeds or the service stops: without
+        them, messages would be delivered twice.
         """
         while True:
             try:

@@ -29,9 +29,9 @@ from moxtls.queue.types import (
     ReportKind,
 )
 
-#: Failures without a DSN handled at a time after a start.
+#: Messages with unreported failures for which DSNs are sent at startup.
 RESUME_BATCH = 1000
-#: Old messages with delay DSNs, or given up, in one transaction.
+#: Old messages reported as delayed, or given up, in one transaction.
 EXPIRE_BATCH = 100
 
 
@@ -56,8 +56,8 @@ class Settlement:
         """
         Operation: carry out C{decisions}.
 
-        @param busy: Messages of which other recipients are in an attempt: their
-            failures wait, to be reported in one DSN.
+        @param busy: Ids of messages with recipients in an active attempt: all their
+            failures are reported in one DSN after it.
         """
         spool.index.record(decisions)
         self._ended(spool, decisions, busy, now)
@@ -73,7 +73,7 @@ class Settlement:
         """
         Operation: carry out the decisions of attempts.
 
-        @param recorded: Those that were recorded while they went on.
+        @param recorded: Decisions that were recorded during the attempts.
         """
         if unrecorded:
             spool.index.record(unrecorded)
@@ -193,8 +193,7 @@ class Settlement:
 
     def _finish(self, spool: Spool, messageIDs: Sequence[str], now: float) -> None:
         """
-        Send the failure DSNs of messages that are due, and remove messages for which
-        nothing else is to be done.
+        Send the failure DSNs of messages that are due, and remove finished messages.
         """
         for messageID in spool.index.unreportedAmong(messageIDs):
             message = spool.index.message(messageID)
@@ -229,7 +228,7 @@ class Settlement:
 
 def _isResponse(decision: RetryDecision) -> bool:
     """
-    True if it shows that a host was reached.
+    True if the result shows that a host was reached.
     """
     result = decision.recipient.lastResult
     return (
@@ -272,7 +271,8 @@ class ReportStatusNotifier:
 
     async def notifyAll(self, spool: SpoolExecutor, settlement: Settlement) -> None:
         """
-        Send all notifications that are due.  One that fails is logged, and due again.
+        Send all notifications that are due.  A failure is logged, and the notification
+        remains due.
         """
         after = 0
         while found := await spool.read(_unreported(after)):

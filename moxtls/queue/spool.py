@@ -27,8 +27,8 @@ from moxtls.sqlitefile import makePrivate, readOnly
 
 #: Seconds to wait for another process to finish its transaction.
 BUSY_TIMEOUT = 30
-#: Seconds that a submission key is kept after its message was removed: a submitter
-#: that uses the key again got its reply long before.
+#: Seconds that a submission key is kept after its message was removed: a submission is
+#: repeated only until its submitter gets a reply.
 KEY_LIFETIME = 60 * DAY
 #: Keys deleted in one transaction.
 KEYS_BATCH = 1000
@@ -106,7 +106,7 @@ class Spool:
         Record the results that a killed process left in the journal, unless a process
         delivers from the spool.
         """
-        # Files of another user would prevent the owner from opening them.
+        # The owner couldn't open files created by another user.
         if isJournal(self._root):
             with (
                 suppress(BlockingIOError),
@@ -218,7 +218,7 @@ class Spool:
             operation(self)
         except Exception as error:
             raised = error
-            # Else SQLite has rolled back the whole transaction.
+            # Some errors make SQLite roll back the whole transaction.
             if not self._db.in_transaction:
                 raise
             self._db.execute("ROLLBACK TO operation")

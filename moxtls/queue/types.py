@@ -40,7 +40,7 @@ class Envelope:
     @ivar key: A submission with the same non-empty key adds no second message.
     @ivar maxAttempts: The number of attempts after which to give up; 0 if only the
         schedule limits them.
-    @ivar contentType: Of the body, for a recipient that is a URI.
+    @ivar contentType: The media type of the body, for a recipient that is a URI.
     @ivar response: True if another message caused it: an automatic response, or a
         report on a message.
     """
@@ -70,7 +70,7 @@ class Envelope:
 
 class DeliveryStatus(Enum):
     """
-    The result of an attempt for one recipient, in general.
+    The kind of result of an attempt for one recipient.
     """
 
     DELIVERED = "delivered"
@@ -267,7 +267,7 @@ _REPLIED = re.compile(
     rb"^Auto-Submitted[ \t]*:\s*(?:\([^()]*\)\s*)?auto-replied\b",
     re.IGNORECASE | re.MULTILINE,
 )
-# RFC 6522 3: of a DSN, an MDN, a TLS report, a failure report.
+# RFC 6522 3: DSNs, MDNs, TLS reports and failure reports.
 _REPORT = re.compile(
     rb"^Content-Type[ \t]*:\s*(?:\([^()]*\)\s*)?multipart/report\b",
     re.IGNORECASE | re.MULTILINE,
