@@ -191,7 +191,7 @@ class ResultJournal:
             self.close()
             raise
         self._current, self._earlier = self._files
-        self._isTakingOver = False
+        self._inCheckpoint = False
 
     def close(self) -> None:
         for file in self._files:
@@ -217,21 +217,21 @@ class ResultJournal:
         data = b"".join(path.read_bytes() for path in self._paths)
         return data.decode("ascii", "replace").splitlines()
 
-    def beginTakeover(self) -> None:
+    def beginCheckpoint(self) -> None:
         """
-        Have later lines added to the other file, unless the previous takeover wasn't
+        Have later lines added to the other file, unless the previous checkpoint wasn't
         completed.
         """
-        if not self._isTakingOver:
-            self._isTakingOver = True
+        if not self._inCheckpoint:
+            self._inCheckpoint = True
             self._current, self._earlier = self._earlier, self._current
 
-    def takenOver(self) -> None:
+    def endCheckpoint(self) -> None:
         """
-        Delete the lines from before L{beginTakeover}: the index has them on disk.
+        Delete the lines from before L{beginCheckpoint}: the index has them on disk.
         """
         os.ftruncate(self._earlier, 0)
-        self._isTakingOver = False
+        self._inCheckpoint = False
 
     def clear(self) -> None:
         """

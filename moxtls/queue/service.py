@@ -62,7 +62,7 @@ T = TypeVar("T")
 SELECT_INTERVAL = 1.0
 #: Seconds between passes in which the index takes over the results in the journal.  A
 #: listing of the queue lacks the results since the last pass; a power cut loses them.
-TAKE_OVER_INTERVAL = 0.25
+CHECKPOINT_INTERVAL = 0.25
 #: Seconds between attempts to notify report observers.
 NOTIFY_INTERVAL = MINUTE
 #: Seconds between passes that delete the submission keys of old messages.
@@ -130,9 +130,9 @@ class QueueService(Service):
         """
         others = (
             (
-                self._takeOver,
-                "Taking over results from the journal",
-                TAKE_OVER_INTERVAL,
+                self._checkpoint,
+                "Checkpoint of the journal",
+                CHECKPOINT_INTERVAL,
             ),
             (self._expire, "Sending delay DSNs and giving up old messages", MINUTE),
             (self._removeStaleFiles, "Removing stale files of the spool", STALE_AFTER),
@@ -318,7 +318,7 @@ class QueueService(Service):
             )
         return succeed(None)
 
-    async def _takeOver(self) -> None:
+    async def _checkpoint(self) -> None:
         """
         Have the index take over the results in the journal.
         """
@@ -327,14 +327,14 @@ class QueueService(Service):
         if not decisions:
             return
         journal = self._spool.journal
-        journal.beginTakeover()
+        journal.beginCheckpoint()
         try:
             await self._spool.run(lambda spool: spool.index.record(decisions))
-            journal.takenOver()
+            journal.endCheckpoint()
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("Taking over results from the journal failed")
+            self.log.failure("Checkpoint of the journal failed")
             await deferLater(self._clock, WRITE_RETRY)
             return
         for attempt, group in taken.items():

@@ -99,7 +99,7 @@ class Spool:
             raise SpoolUnusable(self._root, reason) from error
         self._lock = lock
         self.journal = ResultJournal(self._root, wait=True)
-        self._takeOver(self.journal)
+        self._recoverFrom(self.journal)
 
     def recover(self) -> None:
         """
@@ -112,7 +112,7 @@ class Spool:
                 suppress(BlockingIOError),
                 closing(ResultJournal(self._root, wait=False)) as journal,
             ):
-                self._takeOver(journal)
+                self._recoverFrom(journal)
 
     def close(self) -> None:
         self._db.close()
@@ -195,7 +195,7 @@ class Spool:
         """
         self.index.forgetKeys(now - KEY_LIFETIME, KEYS_BATCH)
 
-    def _takeOver(self, journal: ResultJournal) -> None:
+    def _recoverFrom(self, journal: ResultJournal) -> None:
         lines = journal.lines()
         whole = [line for line in lines if isJournalLine(line)]
         if len(whole) < len(lines):

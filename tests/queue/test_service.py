@@ -583,7 +583,7 @@ class RecordingTests(ServiceCase):
         self.assertEqual(len(self.journal()), 2)
         self.clock.pump([0.25] * 40)
         self.assertEqual(self.states(), ["delivered", "waiting", "delivered"])
-        # The second of two takeovers has emptied the first file.
+        # The second of two checkpoints has emptied the first file.
         self.successResultOf(self.record(second))
         self.clock.pump([0.25] * 2)
         self.assertEqual(self.states(), ["delivered"] * 3)
