@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from moxtls.interfaces import IResultRecorder
+from moxtls.queue.index import journalLine
 from moxtls.queue.schedule import (
     DeliveryGroup,
     GroupLimits,
@@ -39,15 +40,15 @@ class DeliveryAttempt:
     @ivar isDelivering: False once its courier has answered.
     @ivar keys: Message id and address of each recipient.
     @ivar done: Fires once the attempt is over and its results are stored.
-    @ivar recorded: Decisions that the index has.
-    @ivar unrecorded: Later decisions, in the journal or still to be stored.
+    @ivar decisions: The decisions about recipients that have results.
+    @ivar unrecorded: Those that the index doesn't have yet, as lines of the journal.
     """
 
     def __init__(self, group: DeliveryGroup) -> None:
         self.group = group
         self.isDelivering = True
-        self.recorded: list[RetryDecision] = []
-        self.unrecorded: list[RetryDecision] = []
+        self.decisions: list[RetryDecision] = []
+        self.unrecorded: list[str] = []
         self.done: Deferred[None] = Deferred()
         self._pending = {
             (message.messageID, message.recipients[0].recipient): message
@@ -81,11 +82,21 @@ class DeliveryAttempt:
         """
         return self.matchNew([_noResult(*key) for key in self._pending])
 
+    def decided(self, decisions: Sequence[RetryDecision]) -> list[str]:
+        """
+        Add decisions.
+
+        @return: Their lines for the journal.
+        """
+        lines = [journalLine(each) for each in decisions]
+        self.decisions += decisions
+        self.unrecorded += lines
+        return lines
+
     def markRecorded(self, number: int) -> None:
         """
         Note that the index has the first of C{unrecorded}.
         """
-        self.recorded += self.unrecorded[:number]
         del self.unrecorded[:number]
 
     def cancellable(

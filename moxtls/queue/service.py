@@ -42,7 +42,6 @@ from moxtls.queue.attempts import (
 )
 from moxtls.queue.executor import QueueClient, SpoolExecutor
 from moxtls.queue.files import STALE_AFTER
-from moxtls.queue.index import journalLine
 from moxtls.queue.schedule import (
     DeliveryGroup,
     GroupLimits,
@@ -262,7 +261,7 @@ class QueueService(Service):
             pairs = attempt.matchNew(results)
             if self._isRunning:
                 pairs += attempt.matchMissing()
-            attempt.unrecorded += self._decide(pairs)
+            attempt.decided(self._decide(pairs))
             await recorder.finished()
             attempt.isDelivering = False
             await self._settle(attempt)
@@ -304,9 +303,7 @@ class QueueService(Service):
 
         @return: Fires once they are in the journal, or can't be stored.
         """
-        decisions = self._decide(pairs)
-        lines = [journalLine(each) for each in decisions]
-        attempt.unrecorded += decisions
+        lines = attempt.decided(self._decide(pairs))
         # Called for each SMTP transaction: no coroutine unless writing fails.
         try:
             self._spool.journal.add(lines)
@@ -322,14 +319,14 @@ class QueueService(Service):
         """
         Have the index take over the results in the journal.
         """
-        taken = {attempt: tuple(attempt.unrecorded) for attempt in self._active}
-        decisions = [each for group in taken.values() for each in group]
-        if not decisions:
+        numbers = {attempt: len(attempt.unrecorded) for attempt in self._active}
+        lines = [line for attempt in numbers for line in attempt.unrecorded]
+        if not lines:
             return
         journal = self._spool.journal
         journal.beginCheckpoint()
         try:
-            await self._spool.run(lambda spool: spool.index.record(decisions))
+            await self._spool.run(lambda spool: spool.index.recordLines(lines))
             journal.endCheckpoint()
         except CancelledError:
             raise
@@ -337,8 +334,8 @@ class QueueService(Service):
             self.log.failure("Checkpoint of the journal failed")
             await deferLater(self._clock, WRITE_RETRY)
             return
-        for attempt, group in taken.items():
-            attempt.markRecorded(len(group))
+        for attempt, number in numbers.items():
+            attempt.markRecorded(number)
 
     def _decide(
         self, pairs: Iterable[tuple[QueuedMessage, Result]]
@@ -356,10 +353,9 @@ class QueueService(Service):
         """
         Carry out the decisions after an attempt: states, DSNs, removal.
         """
-        decisions = attempt.recorded + attempt.unrecorded
-        if decisions:
+        if attempt.decisions:
             await self._writeUntilDone(attempt, lambda: self._settling.put(attempt))
-        if any(each.notify is Notify.OBSERVERS for each in decisions):
+        if any(each.notify is Notify.OBSERVERS for each in attempt.decisions):
             self._notifying.schedule()
 
     def _settleAll(
@@ -375,12 +371,12 @@ class QueueService(Service):
         in one for each.
         """
         busy, now = self._busy(), self._clock.seconds()
-        recorded = [each for attempt in attempts for each in attempt.recorded]
-        unrecorded = [each for attempt in attempts for each in attempt.unrecorded]
+        decisions = [each for attempt in attempts for each in attempt.decisions]
+        lines = [line for attempt in attempts for line in attempt.unrecorded]
         try:
             await self._spool.run(
                 lambda spool: self._settlement.attempted(
-                    spool, recorded, unrecorded, busy, now
+                    spool, decisions, lines, busy, now
                 )
             )
         except Exception as error:

@@ -65,19 +65,18 @@ class Settlement:
     def attempted(
         self,
         spool: Spool,
-        recorded: Sequence[RetryDecision],
-        unrecorded: Sequence[RetryDecision],
+        decisions: Sequence[RetryDecision],
+        unrecorded: Sequence[str],
         busy: AbstractSet[str],
         now: float,
     ) -> None:
         """
         Operation: carry out the decisions of attempts.
 
-        @param recorded: Decisions that were recorded during the attempts.
+        @param unrecorded: The lines of those that aren't recorded yet.
         """
         if unrecorded:
-            spool.index.record(unrecorded)
-        decisions = [*recorded, *unrecorded]
+            spool.index.recordLines(unrecorded)
         responses = [each for each in decisions if _isResponse(each)]
         if responses:
             spool.index.reached({each.recipient.destination for each in responses})
