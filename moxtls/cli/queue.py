@@ -13,10 +13,11 @@ from twisted.internet.defer import Deferred
 
 from moxtls.cli.pages import AT_ONCE
 from moxtls.cli.shell import CommandError, Shell, addCommand, addGroup, moment
+from moxtls.queue.types import RecipientState
 
 if TYPE_CHECKING:
     from moxtls.interfaces import IQueue
-    from moxtls.queue.types import QueuedMessage
+    from moxtls.queue.types import QueuedMessage, QueuedRecipient
 
 COLUMNS = (
     "ID",
@@ -85,13 +86,18 @@ def _rows(message: QueuedMessage) -> Sequence[tuple[object, ...]]:
             message.size,
             message.envelope.sender or "<>",
             each.recipient,
-            "held" if message.held else str(each.state),
+            _state(message, each),
             each.attempts,
             moment(each.nextAttempt),
             each.lastResult.text if each.lastResult else "",
         )
         for each in message.recipients
     ]
+
+
+def _state(message: QueuedMessage, recipient: QueuedRecipient) -> str:
+    isWaiting = recipient.state is RecipientState.WAITING
+    return "held" if message.held and isWaiting else str(recipient.state)
 
 
 def _counted(number: int, what: str) -> str:

@@ -4,6 +4,8 @@ Tests for L{moxtls.cli.queue}.
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 from tests.cli.commands import CommandCase, columns
@@ -63,6 +65,18 @@ class QueueTests(CommandCase):
         self.assertEqual(self.rows()[0]["state"], "held")
         self.good("queue", "release", name)
         self.assertEqual(self.rows()[0]["state"], "waiting")
+
+    def test_holdDelivered(self) -> None:
+        """
+        A recipient to whom a held message was delivered is shown as delivered.
+        """
+        name = self.send("x@b.example", "y@b.example")
+        path = self.folder / "data" / "queue" / "index.sqlite"
+        with closing(sqlite3.connect(path)) as index, index:
+            index.execute("UPDATE recipient SET state = 'delivered' WHERE position = 0")
+        self.good("queue", "hold", name)
+        states = [row["state"] for row in self.rows()]
+        self.assertEqual(states, ["delivered", "held"])
 
     def test_retry(self) -> None:
         """
