@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from moxtls.queue.dsn import MAX_HEADER
+from moxtls.regularfiles import openRegular
 
 #: Seconds after which a file without a row in the index counts as left behind by a
 #: killed process: otherwise the row is added soon after the file.
@@ -179,13 +180,14 @@ class ResultJournal:
         @param wait: Wait for another process that has it open.
 
         @raise BlockingIOError: Another process has it open.
+        @raise OSError: It can't be opened, or isn't two regular files.
         """
         self._paths = [root / name for name in NAMES]
         self._files: list[int] = []
         try:
             for path in self._paths:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-                self._files.append(os.open(path, flags, 0o600))
+                self._files.append(openRegular(path, flags))
             fcntl.flock(self._files[0], fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BaseException:
             self.close()

@@ -711,10 +711,20 @@ def isJournalLine(line: str) -> bool:
     True if a line is whole and of this version.
     """
     try:
-        found = json.loads(line)
-    except ValueError:
+        # SQLite takes neither NaN nor infinity.
+        found = json.loads(line, parse_constant=_refuseConstant)
+    except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and found.keys() == set(_RECORDED)
+    return (
+        isinstance(found, dict)
+        and found.keys() == set(_RECORDED)
+        # SQLite refuses values that are nested too deeply.
+        and not any(isinstance(each, dict | list) for each in found.values())
+    )
+
+
+def _refuseConstant(name: str) -> None:
+    raise ValueError(name)
 
 
 def _queuedMessage(row: Row, recipients: Sequence[Row], path: Path) -> QueuedMessage:

@@ -5,9 +5,11 @@ Tests for L{moxtls.queue.service}.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from email import message_from_bytes
+from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 from unittest.mock import patch
@@ -633,17 +635,36 @@ class RecordingTests(ServiceCase):
         self.flushLoggedErrors(SpoolClosed)
         path = self.root / "results.0"
         whole = path.read_bytes()
-        path.write_bytes(b'{"id": "id1"}\n\0\xff\n[1]\n' + whole + whole[:40])
+        bad = [b'{"id": "id1"}', b"\0\xff", b"[1]", b"[" * 100_000]
+        bad += [
+            whole.split(b"\n")[0].replace(b'"2.0.0"', value)
+            for value in (b"NaN", b"[" * 1500 + b"]" * 1500)
+        ]
+        path.write_bytes(b"\n".join([*bad, whole + whole[:40]]))
         with capturedLogs() as logs:
             self.service = self.startedService()
         self.assertIn(
-            f"Spool {self.root}: 4 unreadable lines of the journal are ignored",
+            f"Spool {self.root}: 7 unreadable lines of the journal are ignored",
             [formatEvent(event) for event in logs],
         )
         self.assertEqual(
             [each.recipients for each in self.courier.batches[-1].messages],
             [("c@there.example",)],
         )
+
+    def test_otherJournal(self) -> None:
+        """
+        A journal that isn't two files is an error, for a command too: opening a named
+        pipe would block, and a link may lead to any file.
+        """
+        self.successResultOf(self.service.stopService())
+        path = self.root / "results.1"
+        for make in (os.mkfifo, os.mkdir, partial(os.symlink, "lock")):
+            path.unlink() if path.is_file() else None
+            make(path)
+            self.assertRaises(SpoolUnusable, self.makeService().startService)
+            self.assertRaises(SpoolUnusable, InlineSpoolExecutor(self.root).open)
+            path.rmdir() if path.is_dir() else path.unlink()
 
     def test_oldJournal(self) -> None:
         """
