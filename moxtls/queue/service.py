@@ -116,6 +116,7 @@ class QueueService(Service):
         )
         self._started = 0
         self._startedAt = 0.0
+        self._isRepaired = False
         self._selecting = CoalescedTask(self._startDue, "Selecting due messages")
         self._notifying = CoalescedTask(
             self._notifyObservers, "Notifying observers of sent reports"
@@ -150,9 +151,8 @@ class QueueService(Service):
         """
         self._spool.open(delivering=True)
         super().startService()
-        now = self._startedAt = self._clock.seconds()
-        self._logged(self._spool.run(lambda spool: spool.index.repair(now)))
-        self._logged(self._spool.run(lambda spool: self._settlement.resume(spool, now)))
+        self._startedAt = self._clock.seconds()
+        self._isRepaired = False
         for task, seconds in self._intervals.items():
             task.start()
             loop = LoopingCall(task.schedule)
@@ -216,6 +216,8 @@ class QueueService(Service):
     # --- selection of due messages ------------------------------------------------
 
     async def _startDue(self) -> None:
+        if not self._isRepaired:
+            await self._repair()
         while len(self._active) < self._limits.maxConcurrent:
             selection = await self._spool.read(self._select())
             await self._holdDamaged(selection.damaged)
@@ -223,6 +225,23 @@ class QueueService(Service):
                 self._start(group)
             if not selection.groups:
                 break
+
+    async def _repair(self) -> None:
+        """
+        Complete the work of a process that died: before the first attempt.
+
+        @raise Exception: Some is left, as the disk is full.
+        """
+        now = self._clock.seconds()
+        try:
+            await self._spool.run(lambda spool: spool.index.repair(now))
+            await self._spool.run(lambda spool: self._settlement.resume(spool, now))
+        except CancelledError:
+            raise
+        except Exception:
+            await deferLater(self._clock, WRITE_RETRY)
+            raise
+        self._isRepaired = True
 
     def _select(self) -> Callable[[Spool], Selection]:
         active, now = ActiveAttempts.of(self._active), self._clock.seconds()

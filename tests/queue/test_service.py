@@ -1375,6 +1375,28 @@ class StopTests(ServiceCase):
         self.restart()
         self.assertEqual(len(self.dsns()), 1)
 
+    def test_fullDiskAtStart(self) -> None:
+        """
+        A process that starts with a full disk does what another one left as soon as
+        there is room, before the first attempt.
+        """
+        self.courier.answer = None
+        self.submit("a@one.example", "b@two.example")
+        self.courier.finish(refused)
+        self.successResultOf(self.service.stopService())
+        attempts = len(self.courier.batches)
+        with patch(
+            "moxtls.queue.index.Index.repair", side_effect=sqlite3.OperationalError
+        ):
+            self.service = self.startedService()
+            self.clock.pump([1] * 30)
+        self.assertEqual(len(self.courier.batches), attempts)
+        self.clock.pump([1] * 12)
+        errors = self.flushLoggedErrors(sqlite3.OperationalError)
+        self.assertLess(len(errors), 5)
+        self.assertEqual(len(self.dsns()), 1)
+        self.assertGreater(len(self.courier.batches), attempts)
+
     def test_secondService(self) -> None:
         """
         A second service on the same spool doesn't start.
