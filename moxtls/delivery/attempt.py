@@ -230,7 +230,7 @@ class DirectAttempt:
             isRequired = self._requirements.requireTLS is not False
             if lookup.unavailable and isRequired:
                 why = "ledger unavailable: remembered MTA-STS policies can't be read"
-                self._results.failAll(DeliveryError("4.3.0", why))
+                self._results.deferAll(DeliveryError("4.3.0", why))
                 return
             self._outcome.recipient = recipientCounter(lookup)
             if mustWait(lookup, self._requirements, self._batch.attempt):

@@ -466,6 +466,8 @@ class MTASTSTests(OutcomeCase):
         results = self.deliver()
         self.assertDelayed(results, "4.3.0")
         self.assertIn("ledger unavailable", results[0].text)
+        # Mail that comes after the outage doesn't wait for this one's next attempt.
+        self.assertFalse(results[0].unreachable)
         self.assertIsNone(self.outcome.recipient)
         self.assertEqual(self.outcome.hosts, ())
         self.assertEqual(self.network.dialed, [])
