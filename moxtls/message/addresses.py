@@ -153,6 +153,9 @@ def _read(value: bytes) -> Authors:
     if not hosts:
         return Authors(FromField.UNREADABLE)
     domains = tuple(each for each in hosts if isinstance(each, Domain))
+    if domains and len(domains) < len(hosts):
+        # Some programs show the first author only, and DMARC is about domains.
+        return Authors(FromField.UNREADABLE)
     return Authors(FromField.READ, domains)
 
 

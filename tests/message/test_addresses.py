@@ -109,6 +109,14 @@ class AuthorTests(SynchronousTestCase):
         self.assertEqual(self.domains("x@[192.0.2.1]"), [])
         self.assertEqual(self.domains("X <x@[IPv6:2001:db8::1]>"), [])
 
+    def test_literalAndDomain(self) -> None:
+        """
+        A field with both is unreadable (RFC 5322 3.6.2): programs that show the first
+        author show another one than DMARC is about.
+        """
+        for value in ("x@[192.0.2.1], y@a.example", "y@a.example; X <x@[192.0.2.1]>"):
+            self.assertEqual(self.domains(value), ["UNREADABLE"])
+
     def test_unreadable(self) -> None:
         """
         A field is unreadable without an address, or if mail programs find different
