@@ -132,6 +132,13 @@ _RECIPIENT = (
     "message, address, destination, state, attempts, nextAttempt,"
     " ending, status, code, text, host, retryAfter, stored"
 )
+#: The same, with the time until which the destination is suspended, if that is later.
+_LISTED_RECIPIENT = _RECIPIENT.replace(
+    "nextAttempt",
+    "CASE WHEN due IS NULL THEN nextAttempt ELSE max(nextAttempt, ifnull((SELECT"
+    " notBefore FROM lane WHERE lane.destination = recipient.destination), 0)) END"
+    " AS nextAttempt",
+)
 # The columns that a result changes, after those that identify the recipient.
 _RECORDED = (
     *("id", "address", "state", "attempts", "nextAttempt", "due", "told", "ending"),
@@ -664,7 +671,7 @@ class Index:
     ) -> tuple[QueuedMessage, ...]:
         recipients: dict[int, list[Row]] = {}
         for row in self._db.execute(
-            f"SELECT {_RECIPIENT} FROM recipient WHERE message IN"
+            f"SELECT {_LISTED_RECIPIENT} FROM recipient WHERE message IN"
             f" (SELECT number FROM message WHERE {where}) ORDER BY message, position",
             values,
         ):

@@ -730,10 +730,14 @@ class UnreachableTests(ServiceCase):
 
     def test_newMail(self) -> None:
         """
-        Mail submitted later waits until the destination is due.
+        Mail submitted later waits until the destination is due, and is listed with
+        that time.
         """
         self.courier.finish(unreachable)
         self.submit("new@dead.example")
+        self.assertEqual(
+            {each.recipients[0].nextAttempt for each in self.queued()}, {START + 450}
+        )
         self.clock.pump([30] * 14)
         self.assertEqual(self.courier.pending, [])
         self.clock.pump([30] * 2)
