@@ -32,7 +32,12 @@ from moxtls.dns.types import ADDRESS_TYPES, Answer, RRType
 from moxtls.domain import AddressLiteral, Domain
 from moxtls.interfaces import IResolver, IResultRecorder
 from moxtls.queue.types import BatchMessage
-from moxtls.smtp.client.connection import ClientSettings, ConnectFailed, SessionFailed
+from moxtls.smtp.client.connection import (
+    ClientSettings,
+    ConnectFailed,
+    SessionFailed,
+    TransactionCancelled,
+)
 from moxtls.smtp.client.replies import splitByLimits
 from moxtls.smtp.client.session import ClientSession, openSession
 from moxtls.smtp.types import RecipientReply, Transaction
@@ -46,6 +51,9 @@ MAX_ADDRESSES_PER_FAMILY = 2
 #: Unreachable addresses that are remembered.
 MAX_FAILURES = 1000
 
+#: Seconds to wait for the reply to a message that was sent when its attempt is
+#: cancelled: otherwise a host that accepts it would get it again.
+FINISH_TIMEOUT = 10.0
 #: RFC 5321 3.8: the host is about to close the connection.
 CLOSING = 421
 
@@ -270,8 +278,13 @@ async def deliverBatch(
             begun = True
             results.messageStarted()
             try:
-                replies = await session.deliver(part, recorded)
+                replies = await session.deliver(
+                    part, recorded, maxFinish=FINISH_TIMEOUT
+                )
                 ended = _closingError(replies, host)
+            except TransactionCancelled as cancelled:
+                results.addReplies(message, cancelled.decided, host, lenient)
+                raise
             except SessionFailed as failed:
                 replies, ended = failed.decided, sessionError(failed, host, lenient)
             except OSError as why:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
+from moxtls.delivery.sessions import FINISH_TIMEOUT
 from moxtls.dns.types import RRType
 from moxtls.mtasts.policy import Mode
 from moxtls.queue.types import DeliveryStatus, Result
@@ -64,14 +65,60 @@ class CancellationTests(DeliveryCase):
 
     def test_session(self) -> None:
         """
-        In every step of a session, which is then aborted.
+        In every step of a session before the server has the message; the session is
+        then aborted.
         """
-        for verb in ("EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "END"):
+        for verb in ("EHLO", "STARTTLS", "MAIL", "RCPT", "DATA"):
             self.serve(self.goodContext(), extensions=(), replies={verb: ""})
             self.broken(self.attempt(), seen=verb not in ("EHLO", "STARTTLS"))
             self.serve(extensions=(), replies={verb: ""}, greeting="")
             self.broken(self.attempt())
-        self.assertEqual(len(self.network.calls), 12)
+        self.assertEqual(len(self.network.calls), 10)
+
+    def test_accepted(self) -> None:
+        """
+        A host that has the message gets ten seconds for its reply: a message that it
+        accepts isn't sent again.
+        """
+        server = self.serve(self.goodContext(), replies={"END": ""})
+        other = self.batchMessage(OTHER, messageID="m2")
+        attempt = self.attempt(self.batchMessage(), other)
+        attempt.cancel()
+        self.clock.advance(FINISH_TIMEOUT - 1)
+        self.assertNoResult(attempt)
+        assert server.transport is not None
+        server.transport.write(b"250 ok\r\n")
+        self.network.flush()
+        results = self.successResultOf(attempt)
+        self.assertEqual(
+            [(each.messageID, each.ending) for each in results],
+            [("m1", DeliveryStatus.DELIVERED), ("m2", DeliveryStatus.TEMPORARY)],
+        )
+        self.assertEqual((self.recipient.succeeded, self.host.succeeded), (1, 1))
+        self.assertTidy()
+
+    def test_notAccepted(self) -> None:
+        """
+        A host that doesn't reply in that time, or refuses for now, gets the message in
+        another attempt.
+        """
+        self.serve(replies={"END": ""})
+        attempt = self.attempt()
+        attempt.cancel()
+        self.clock.advance(FINISH_TIMEOUT)
+        (result,) = self.successResultOf(attempt)
+        self.assertEqual(result.ending, DeliveryStatus.TEMPORARY)
+        self.assertIn("the attempt took too long", result.text)
+        self.assertTidy()
+        server = self.serve(replies={"END": ""})
+        attempt = self.attempt()
+        attempt.cancel()
+        assert server.transport is not None
+        server.transport.write(b"451 4.3.0 later\r\n")
+        self.network.flush()
+        (result,) = self.successResultOf(attempt)
+        self.assertEqual((result.ending, result.code), (DeliveryStatus.TEMPORARY, 451))
+        self.assertTidy()
 
     def test_handshake(self) -> None:
         """
@@ -102,6 +149,7 @@ class CancellationTests(DeliveryCase):
         other = self.batchMessage(OTHER, messageID="m2")
         attempt = self.attempt(self.batchMessage(), other)
         attempt.cancel()
+        self.clock.advance(FINISH_TIMEOUT)
         results = self.successResultOf(attempt)
         self.assertEqual(
             [(each.messageID, each.ending) for each in results],

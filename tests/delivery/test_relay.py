@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from moxtls.delivery.relay import Relay, SmarthostCourier, parseRelayHost
+from moxtls.delivery.sessions import FINISH_TIMEOUT
 from moxtls.dns.types import ADDRESS_TYPES, RRType
 from moxtls.domain import AddressLiteral, Domain, InvalidDomain
 from moxtls.interfaces import ICourier
@@ -233,6 +234,7 @@ class SmarthostTests(DeliveryCase):
         self.serve(self.goodContext(), replies={"END": ""})
         attempt = self.attempt()
         attempt.cancel()
+        self.clock.advance(FINISH_TIMEOUT)
         self.assertDelayed(self.successResultOf(attempt), "4.4.2")
         self.assertTidy()
         self.serve(self.goodContext(), replies={"END": ["250 ok", ""]})
@@ -240,6 +242,7 @@ class SmarthostTests(DeliveryCase):
             self.batchMessage(), self.batchMessage(OTHER, messageID="m2")
         )
         attempt.cancel()
+        self.clock.advance(FINISH_TIMEOUT)
         self.assertResults(
             self.successResultOf(attempt),
             (USER, DeliveryStatus.DELIVERED, "2.0.0"),

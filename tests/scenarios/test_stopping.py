@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from moxtls.delivery.attempt import DirectCourier
+from moxtls.delivery.sessions import FINISH_TIMEOUT
 from moxtls.domain import Domain
 from moxtls.ledger.ledger import Ledger
 from moxtls.queue.executor import InlineSpoolExecutor
@@ -60,7 +61,9 @@ class StoppingTests(DeliveryCase):
         """
         Stop in the server's order, without waiting for threads in between.
         """
-        self.successResultOf(self.queue.stopService())
+        stopped = self.queue.stopService()
+        self.clock.advance(FINISH_TIMEOUT)
+        self.successResultOf(stopped)
         self.threads.waitFor(self.ledger.stop())
 
     def recorded(self) -> dict[Domain, tuple[int, int]]:

@@ -145,6 +145,18 @@ class SessionFailed(SessionError):
         self.isUnanswered = isUnanswered
 
 
+class TransactionCancelled(CancelledError):
+    """
+    A transaction was cancelled when the server had the whole message, and has ended.
+
+    @ivar decided: The replies for all recipients.
+    """
+
+    def __init__(self, decided: tuple[RecipientReply, ...]) -> None:
+        super().__init__()
+        self.decided = decided
+
+
 class TransactionsExhausted(SessionFailed):
     """
     The server's announced limit of transactions in a session is reached (RFC 9422

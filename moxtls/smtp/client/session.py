@@ -35,6 +35,7 @@ from moxtls.smtp.client.connection import (
     SessionError,
     SessionFailed,
     TLSFailed,
+    TransactionCancelled,
     TransactionsExhausted,
     connect,
     timeoutFor,
@@ -97,6 +98,7 @@ class ClientSession(Protocol):
         self._opening: Deferred[None] | None = None
         self._pending: Deferred[tuple[RecipientReply, ...]] | None = None
         self._ready: Deferred[None] | None = None
+        self._maxFinish: float = 0
         self._message: BinaryIO | None = None
         self._sender: BodySender | None = None
         self._connection: _ITransport | None = None
@@ -143,6 +145,7 @@ class ClientSession(Protocol):
         transaction: Transaction,
         ready: Deferred[None] | None = None,
         message: BinaryIO | None = None,
+        maxFinish: float = 0,
     ) -> Deferred[tuple[RecipientReply, ...]]:
         """
         Send one message.
@@ -150,14 +153,18 @@ class ClientSession(Protocol):
         @param ready: No message data is sent before this has fired.
         @param message: Read instead of the file C{transaction.path}, and closed
             at the end.
+        @param maxFinish: Seconds to wait for the replies of a server that has the
+            whole message, and may deliver it, when the transaction is cancelled.
 
         @return: Fires with a reply for each recipient, in any order.  Fails
             with L{TransactionsExhausted} if the remaining recipients need another
             connection, with L{SessionFailed} if this one ended before all
             recipients had a reply, and with C{OSError} if the message can't be
-            read.  Cancelling aborts the connection.
+            read.  Cancelling aborts the connection; after C{maxFinish}, if that
+            applies, or fails with L{TransactionCancelled}.
         """
         self._ready = ready
+        self._maxFinish = maxFinish
         return Deferred.fromCoroutine(self._deliver(transaction, message))
 
     def quit(self) -> Deferred[None]:
@@ -352,9 +359,9 @@ class ClientSession(Protocol):
                     raise SessionFailed(self.record, reason, None, replies) from why
         return replies
 
-    def _transact(
+    async def _transact(
         self, transaction: Transaction, message: BinaryIO
-    ) -> Deferred[tuple[RecipientReply, ...]]:
+    ) -> tuple[RecipientReply, ...]:
         if not self.usable:
             why = self._failure.reason if self._failure else "no more transactions"
             raise SessionFailed(self.record, f"session not usable: {why}")
@@ -362,7 +369,20 @@ class ClientSession(Protocol):
         self._isUnanswered = True
         pending = self._pending = Deferred(self._cancelled)
         self._handleEvents(self._conversation.begin(transaction))
-        return pending
+        try:
+            return await pending
+        except CancelledError:
+            if self._over:
+                raise
+        # The server has the whole message.
+        last = self._pending = Deferred(self._cancelled)
+        self._sessionTimeout.set(self._maxFinish)
+        self._maxFinish = 0
+        try:
+            replies = await last
+        except SessionFailed:
+            raise CancelledError() from None
+        raise TransactionCancelled(replies)
 
     def _sendBody(self) -> None:
         ready, pending = self._ready, self._pending
@@ -503,7 +523,8 @@ class ClientSession(Protocol):
     def _cancelled(self, waiting: object) -> None:
         # Twisted makes the cancelled Deferred fail.
         self._opening = self._pending = None
-        self.abort()
+        if not (self._maxFinish and self._conversation.awaiting is Awaiting.END):
+            self.abort()
 
     def _close(self) -> None:
         if self._connection is not None:
