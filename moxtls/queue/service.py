@@ -52,6 +52,7 @@ from moxtls.queue.schedule import (
 from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.spool import Spool
 from moxtls.queue.types import Batch, DeliveryStatus, Envelope, QueuedMessage, Result
+from moxtls.smtp.rates import LogLimiter
 from moxtls.tasks import CoalescedTask, TimeLimit
 from moxtls.workers.batches import Batches
 
@@ -111,6 +112,7 @@ class QueueService(Service):
         self._limits = limits
         self._active: set[DeliveryAttempt] = set()
         self._results = ResultLog(self._logResult, self._logDeferred)
+        self._logLimiter = LogLimiter()
         self._settling = Batches[DeliveryAttempt, None](
             self._settleAll, lambda attempt: 1, limits.maxConcurrent, maxRunning=1
         )
@@ -417,10 +419,14 @@ class QueueService(Service):
                 await write()
                 return
             except Exception:
-                self.log.failure(
-                    "Writing results of the delivery attempt for {to!r} failed",
-                    to=attempt.destination,
-                )
+                failures = self._logLimiter.due("write", self._clock.seconds())
+                if failures:
+                    self.log.failure(
+                        "Writing results of the delivery attempt for {to!r} failed"
+                        " ({failures} failures so far)",
+                        to=attempt.destination,
+                        failures=failures,
+                    )
             if not self._isRunning:
                 return
             with suppress(CancelledError):
