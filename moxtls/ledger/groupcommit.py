@@ -122,6 +122,15 @@ class GroupReader:
         """
         return self._queue.submit(Operation(_each, job))
 
+    def add(
+        self, performAll: Callable[[Connection, Sequence[I]], Sequence[T]], item: I
+    ) -> Deferred[T]:
+        """
+        Run an operation that handles several items in few statements, as
+        L{GroupCommitWriter.add} does.
+        """
+        return self._queue.submit(Operation(performAll, item))
+
 
 def makeWriter(
     reactor: IReactorFromThreads | None,

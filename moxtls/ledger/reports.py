@@ -283,8 +283,8 @@ _c = reportClosing.c
 _kind = _c.kind == bindparam("of_kind")
 _LATEST = select(func.max(_c.until)).where(_kind)
 # The empty string stands for all domains.
-_LATEST_OF = _LATEST.where(
-    _c.domain.in_(["", bindparam("of_domain")]), _c.until < bindparam("before")
+_OF_DOMAINS = select(_c.domain, _c.until).where(
+    _kind, _c.domain.in_(bindparam("of_domains", expanding=True))
 )
 _PRUNE = delete(reportClosing).where(_kind, _c.until < bindparam("before"))
 
@@ -314,8 +314,32 @@ def latestClosing(
     The last recorded end of a period of C{domain} before the second C{before}; 0 if
     there is none.
     """
-    given = {"of_kind": kind.value, "of_domain": domain, "before": before}
-    return connection.execute(_LATEST_OF, given).scalar_one() or 0
+    return latestClosings(connection, [(domain, before)], kind)[0]
+
+
+def latestClosings(
+    connection: Connection, asked: Sequence[tuple[str, int]], kind: ReportKind
+) -> list[int]:
+    """
+    The same for several pairs of C{domain} and C{before}, in order.
+    """
+    names = ["", *{domain for domain, _ in asked}]
+    given = {"of_kind": kind.value, "of_domains": names}
+    ends: dict[str, list[int]] = {}
+    for domain, until in connection.execute(_OF_DOMAINS, given):
+        ends.setdefault(domain, []).append(until)
+    return [
+        max(
+            (
+                until
+                for name in ("", domain)
+                for until in ends.get(name, ())
+                if until < before
+            ),
+            default=0,
+        )
+        for domain, before in asked
+    ]
 
 
 def pruneClosings(connection: Connection, kind: ReportKind, before: int) -> None:

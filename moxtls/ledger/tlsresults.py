@@ -41,7 +41,7 @@ from moxtls.ledger.reports import (
     PHASES,
     ReportArchive,
     close,
-    latestClosing,
+    latestClosings,
     pruneClosings,
 )
 from moxtls.ledger.tables import DIGEST_SIZE, MAX_KEYS, tlsFailure, tlsResult
@@ -142,10 +142,7 @@ class OutcomeStore:
         return Deferred.fromCoroutine(close())
 
     def lastClosing(self, domain: Domain, before: int) -> Deferred[int]:
-        name = domain.ascii
-        return self._reader.run(
-            lambda connection: latestClosing(connection, ReportKind.TLS, name, before)
-        )
+        return self._reader.add(_latestClosings, (domain.ascii, before))
 
     def settle(
         self,
@@ -338,6 +335,10 @@ def _selected(wanted: ColumnElement[bool]) -> tuple[Select[Any], Select[Any]]:
         select(tlsResult).where(wanted).order_by(*_RESULT),
         select(tlsFailure).select_from(join).where(wanted),
     )
+
+
+# One function for all, as operations with the same one are performed together.
+_latestClosings = partial(latestClosings, kind=ReportKind.TLS)
 
 
 def removeResults(connection: Connection, given: Mapping[str, object]) -> int:
