@@ -114,7 +114,10 @@ class QueueService(Service):
         self._results = ResultLog(self._logResult, self._logDeferred)
         self._logLimiter = LogLimiter()
         self._settling = Batches[DeliveryAttempt, None](
-            self._settleAll, lambda attempt: 1, limits.maxConcurrent, maxRunning=1
+            lambda attempts: Deferred.fromCoroutine(self._settleTogether(attempts)),
+            lambda attempt: 1,
+            limits.maxConcurrent,
+            maxRunning=1,
         )
         self._started = 0
         self._startedAt = 0.0
@@ -378,11 +381,6 @@ class QueueService(Service):
             await self._writeUntilDone(attempt, lambda: self._settling.put(attempt))
         if any(each.notify is Notify.OBSERVERS for each in attempt.decisions):
             self._notifying.schedule()
-
-    def _settleAll(
-        self, attempts: list[DeliveryAttempt]
-    ) -> Deferred[Sequence[Exception | None]]:
-        return Deferred.fromCoroutine(self._settleTogether(attempts))
 
     async def _settleTogether(
         self, attempts: list[DeliveryAttempt]
