@@ -81,17 +81,19 @@ def _answers(data: bytes) -> None:
 
 
 def _tlsReport(data: bytes) -> None:
-    from moxtls.tlsrpt.parse import MalformedReport, describe, parseReport
+    from moxtls.received.describe import describeTLSReport
+    from moxtls.tlsrpt.parse import MalformedReport, parseReport
 
     try:
-        lines = describe(parseReport(data))
+        lines = describeTLSReport(parseReport(data))
     except MalformedReport as error:
         lines = [str(error)]
     assert all(map(str.isprintable, lines))
 
 
 def _aggregate(data: bytes) -> None:
-    from moxtls.dmarc.parse import describeAggregateReport, parseAggregateReport
+    from moxtls.dmarc.parse import parseAggregateReport
+    from moxtls.received.describe import describeAggregateReport
     from moxtls.tlsrpt.parse import MalformedReport
 
     try:
@@ -105,7 +107,8 @@ def _sent(data: bytes) -> None:
     """
     Received reports, in any container.
     """
-    from moxtls.reportfiles import describeReport, readReport
+    from moxtls.received.describe import describeReport
+    from moxtls.reportfiles import readReport
     from moxtls.tlsrpt.parse import MalformedReport
 
     try:

@@ -16,8 +16,6 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 from moxtls.dmarc.parse import (
     FeedbackReport,
     ReceivedAggregateReport,
-    describeAggregateReport,
-    describeFeedbackReport,
     parseAggregateReport,
     readFeedbackReport,
 )
@@ -27,7 +25,6 @@ from moxtls.tlsrpt.parse import (
     MAX_MESSAGE,
     MalformedReport,
     ReceivedTLSReport,
-    describe,
     gunzip,
     parseReport,
 )
@@ -167,14 +164,3 @@ def readReport(data: bytes) -> ReceivedReport:
     if document.format is DocumentFormat.JSON:
         return parseReport(document.content)
     return parseAggregateReport(document.content)
-
-
-def describeReport(report: ReceivedReport) -> list[str]:
-    """
-    Lines of text that describe C{report}, without control characters.
-    """
-    if isinstance(report, ReceivedTLSReport):
-        return describe(report)
-    if isinstance(report, FeedbackReport):
-        return describeFeedbackReport(report)
-    return describeAggregateReport(report)

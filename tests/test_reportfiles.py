@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls import reportfiles
 from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregateReport
-from moxtls.reportfiles import describeReport, readReport
+from moxtls.received.describe import describeReport
+from moxtls.reportfiles import readReport
 from moxtls.tlsrpt.parse import MalformedReport, ReceivedTLSReport
 from tests.corpus import corpus
 from tests.dmarc.test_parse import MESSAGE as FEEDBACK

@@ -28,7 +28,8 @@ from moxtls.cli.shell import (
 from moxtls.dates import rfc3339, utcDay
 from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregateReport, ReceivedRecord
 from moxtls.queue.types import ReportKind
-from moxtls.reportfiles import MAX_SIZE, ReceivedReport, describeReport, readReport
+from moxtls.received.describe import describeReport
+from moxtls.reportfiles import MAX_SIZE, ReceivedReport, readReport
 from moxtls.reporting.types import NoReport, OutgoingReport, ReportDraft, ReportPeriod
 from moxtls.tlsrpt.parse import (
     MalformedReport,

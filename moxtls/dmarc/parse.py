@@ -17,7 +17,6 @@ from itertools import islice
 from typing import NoReturn
 from xml.parsers.expat import ExpatError, ParserCreate
 
-from moxtls.dates import rfc3339
 from moxtls.message.header import textFields
 from moxtls.message.mime import leafParts, splitEntity
 from moxtls.tlsrpt.parse import MalformedReport, escapeUnprintable
@@ -356,46 +355,6 @@ def _number(text: str, where: str, most: int) -> int:
     return number
 
 
-def describeAggregateReport(report: ReceivedAggregateReport) -> list[str]:
-    """
-    Lines for people; nothing in them can move a terminal's cursor.
-    """
-    policy = " ".join(f"{name}={value}" for name, value in report.published if value)
-    lines = [
-        f"Report {report.reportID or '(no id)'} of "
-        f"{report.organization or '(unnamed)'} ({report.email or 'no contact'})",
-        f"Period {rfc3339(report.start)} to {rfc3339(report.end)}",
-        f"{report.domain}: {policy}",
-        f"{report.messages} messages in {len(report.records)} records",
-        *(f"Error: {each}" for each in report.errors if each),
-    ]
-    for record in report.records:
-        lines.extend(_described(record))
-    return [escapeUnprintable(line) for line in lines]
-
-
-def _described(record: ReceivedRecord) -> Iterator[str]:
-    yield (
-        f"{record.count} x from {record.sourceIP}: {record.disposition or 'none'}, "
-        f"aligned DKIM {record.dkimAligned or '-'}, SPF {record.spfAligned or '-'}"
-    )
-    names = [f"From {record.headerFrom}"]
-    if record.envelopeFrom:
-        names.append(f"MAIL FROM {record.envelopeFrom}")
-    if record.envelopeTo:
-        names.append(f"to {record.envelopeTo}")
-    yield "  " + ", ".join(names)
-    for signature in record.dkim:
-        selector = f" (s={signature.selector})" if signature.selector else ""
-        why = f": {signature.humanResult}" if signature.humanResult else ""
-        yield f"  DKIM {signature.domain}{selector} {signature.result}{why}"
-    for spf in record.spf:
-        scope = f" ({spf.scope})" if spf.scope else ""
-        yield f"  SPF {spf.domain or '-'}{scope} {spf.result}"
-    for reason in record.reasons:
-        yield f"  because {reason.type} {reason.comment}".rstrip()
-
-
 def _refuse(where: str, reason: str) -> NoReturn:
     raise MalformedReport(escapeUnprintable(f"{where}: {reason}")[:_MAX_LINE])
 
@@ -438,20 +397,6 @@ def readFeedbackReport(message: bytes) -> FeedbackReport | None:
                 each for each in _fields(header) if each[0].lower() in _IDENTIFYING
             )
     return FeedbackReport(fields, original) if fields else None
-
-
-def describeFeedbackReport(report: FeedbackReport) -> list[str]:
-    """
-    Lines for people; nothing in them can move a terminal's cursor.
-    """
-    kind = report.get("Feedback-Type") or "unknown"
-    lines = [f"Feedback of type {kind} by {report.get('User-Agent') or '(unnamed)'}"]
-    omitted = ("feedback-type", "user-agent", "version")
-    lines += [f"{n}: {v}" for n, v in report.fields if n.lower() not in omitted]
-    if report.original:
-        lines.append("The message:")
-        lines += [f"  {name}: {value}" for name, value in report.original]
-    return [escapeUnprintable(line) for line in lines]
 
 
 def _fields(block: bytes) -> Iterator[tuple[str, str]]:

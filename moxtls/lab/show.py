@@ -13,7 +13,7 @@ from moxtls.lab.arrivals import ArrivedAggregate, ArrivedReport
 from moxtls.lab.mail import MailOutcome, ReceptionOutcome
 from moxtls.lab.messages import ANNA, OTTO
 from moxtls.lab.world import Lab
-from moxtls.tlsrpt.parse import describe
+from moxtls.received.describe import describeTLSReport
 
 HELP = (
     'Enter (or "moxtls lab end-day" elsewhere) ends the report day, '
@@ -158,7 +158,7 @@ def describeReports(output: Output, reports: Sequence[ArrivedReport]) -> None:
     The TLS reports of a day as sentences.
     """
     for each in reports:
-        for line in (*describe(each.report), *_signatures(each)):
+        for line in (*describeTLSReport(each.report), *_signatures(each)):
             output.line(line)
         output.line("")
 

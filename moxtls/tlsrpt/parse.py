@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import NoReturn
 
-from moxtls.dates import rfc3339
 from moxtls.message.mime import leafParts
 
 #: Octets of a message or compressed report, and of a report as JSON.
@@ -168,20 +167,6 @@ def parseReport(text: bytes) -> ReceivedTLSReport:
     )
 
 
-def describe(report: ReceivedTLSReport) -> list[str]:
-    """
-    Describe a report in lines of text, safe to print on a terminal.
-    """
-    lines = [
-        f"Report {report.reportID or '(no id)'} of "
-        f"{report.organization or '(unnamed)'} ({report.contact or 'no contact'})",
-        f"Period {rfc3339(report.start)} to {rfc3339(report.end)}",
-    ]
-    for policy in report.policies:
-        lines.extend(_describePolicy(policy))
-    return [escapeUnprintable(line) for line in lines]
-
-
 def escapeUnprintable(text: str) -> str:
     """
     Untrusted text on one line: characters that are not printable are escaped.
@@ -192,32 +177,6 @@ def escapeUnprintable(text: str) -> str:
         each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
         for each in text
     )
-
-
-def _describePolicy(policy: ReceivedPolicy) -> list[str]:
-    lines = [
-        f"{policy.domain}: {policy.type}, "
-        f"{policy.succeeded} succeeded, {policy.failed} failed"
-    ]
-    if policy.mxHosts:
-        lines.append("  hosts: " + ", ".join(policy.mxHosts))
-    lines.extend("  | " + each for each in policy.strings)
-    lines.extend("  " + _describeFailure(each) for each in policy.failures)
-    return lines
-
-
-def _describeFailure(failure: ReceivedFailure) -> str:
-    words = [f"{failure.count} x {failure.resultType}"]
-    if failure.reasonCode:
-        words.append(f"({failure.reasonCode})")
-    if failure.sendingIP:
-        words.append(f"from {failure.sendingIP}")
-    host = failure.mxHostname or failure.mxHELO
-    if host or failure.receivingIP:
-        words.append(f"to {host} {failure.receivingIP}".rstrip())
-    if failure.additional:
-        words.append(f"see {failure.additional}")
-    return " ".join(words)
 
 
 def _isJSON(data: bytes) -> bool:

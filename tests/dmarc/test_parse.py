@@ -12,10 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dmarc import parse
 from moxtls.dmarc.parse import (
-    describeAggregateReport,
-    describeFeedbackReport,
     parseAggregateReport,
     readFeedbackReport,
+)
+from moxtls.received.describe import (
+    describeAggregateReport,
+    describeFeedbackReport,
 )
 from moxtls.tlsrpt.parse import MalformedReport
 
