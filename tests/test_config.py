@@ -325,6 +325,101 @@ WRONG_RESIDENTS = [
     ),
 ]
 
+# Addresses for reports.
+RECEIVED = ANNA + '"taken@a.example" = {}\n[Domains."b.example"]\n'
+WRONG_ADDRESSES = [
+    (
+        RECEIVED + 'TLSRPT = {Localpart = "Taken", Domain = "a.example"}',
+        '[Domains.b.example.TLSRPT] Localpart = "Taken": expected an address that '
+        "account anna hasn't got",
+    ),
+    (
+        RECEIVED
+        + 'DMARC = {Localpart = "all"}\n'
+        + '[Domains."b.example".Aliases.All]\nAddresses = ["taken@a.example"]',
+        '[Domains.b.example.DMARC] Localpart = "all": expected an address that '
+        "alias All hasn't got",
+    ),
+    (
+        RECEIVED + 'TLSRPT = {Localpart = "r"}\nDMARC = {Localpart = "R"}',
+        '[Domains.b.example.DMARC] Localpart = "R": expected the Account and Mailbox '
+        "of [Domains.b.example.TLSRPT], as both have r@b.example",
+    ),
+    (
+        MINIMAL
+        + '[HostTLSRPT]\n[Domains."mail.example.org"]\nTLSRPT = {Mailbox = "x"}',
+        '[Domains.mail.example.org.TLSRPT] Localpart = "tlsreports": expected the '
+        "Account and Mailbox of [HostTLSRPT], as both have tlsreports@mail.example.org",
+    ),
+    (
+        RECEIVED + 'TLSRPT = {Domain = "c.example"}',
+        "[Domains.b.example.TLSRPT] Domain = c.example: expected one of Domains",
+    ),
+    (
+        RECEIVED + 'TLSRPT = {Domain = "b..example"}',
+        '[Domains.b.example.TLSRPT] Domain = "b..example": expected a domain name',
+    ),
+    (
+        RECEIVED + "ReportsOnly = true\nDMARC = {}",
+        "[Domains.b.example.DMARC] Domain: expected one of Domains, without",
+    ),
+    (
+        RECEIVED
+        + 'ReportsOnly = true\nDMARC = {Domain = "c.example"}\n'
+        + '[Domains."c.example"]\nReportsOnly = true\nTLSRPT = {Domain = "a.example"}',
+        "[Domains.b.example.DMARC] Domain = c.example: expected one of Domains",
+    ),
+    (
+        RECEIVED + "ReportsOnly = true",
+        "[Domains.b.example]: expected the table TLSRPT or DMARC, as ReportsOnly is",
+    ),
+    (
+        RECEIVED
+        + 'ReportsOnly = true\nTLSRPT = {Domain = "a.example"}\n'
+        + 'Aliases = {x = {Addresses = ["anna@a.example"]}}',
+        "[Domains.b.example.Aliases]: expected nothing, as ReportsOnly is true",
+    ),
+    (
+        RECEIVED
+        + 'ReportsOnly = true\nTLSRPT = {Domain = "a.example"}\n'
+        + 'DKIM = {Selectors = {s = {KeyFile = "x"}}}',
+        "[Domains.b.example.DKIM]: expected nothing, as ReportsOnly is true",
+    ),
+    (
+        RECEIVED
+        + 'ReportsOnly = true\nTLSRPT = {Domain = "a.example"}\n'
+        + '[Accounts.b.Destinations]\n"@b.example" = {}',
+        "[Accounts.b.Destinations] @b.example: expected an address, or @ and a domain",
+    ),
+    (
+        RECEIVED
+        + 'ReportsOnly = true\nTLSRPT = {Domain = "a.example"}\n'
+        + '[Reporting]\nAddresses = ["x@b.example"]',
+        '[Reporting] Addresses = "x@b.example": expected an address in one of Domains',
+    ),
+    (
+        RECEIVED + 'TLSRPT = {Account = "bob"}',
+        '[Domains.b.example.TLSRPT] Account = "bob": expected one of Accounts, or',
+    ),
+    (
+        RECEIVED + 'TLSRPT = {Mailbox = "a.b"}',
+        '[Domains.b.example.TLSRPT] Mailbox = "a.b": expected names of letters',
+    ),
+    (
+        RECEIVED + 'DMARC = {Localpart = "\u00e9"}',
+        "[Domains.b.example.DMARC] Localpart = ",
+    ),
+    (
+        RECEIVED + 'DMARC = {Localpart = "Postmaster"}',
+        '[Domains.b.example.DMARC] Localpart = "Postmaster": expected an ASCII local '
+        "part, other than postmaster",
+    ),
+    (
+        MINIMAL + "[ReceivedReports]\nKeepDMARCDays = -1",
+        "[ReceivedReports] KeepDMARCDays = -1: expected an integer from 0 up",
+    ),
+]
+
 # Processing of mail, and reports.
 REPORTS = OURS + "[Reporting.DMARC]\n"
 SELECTOR = '[Domains."a.example".DKIM.Selectors.s]\nKeyFile = "x"\n'
@@ -456,7 +551,7 @@ class ParseTests(SynchronousTestCase):
         An error is one line with file, table, key, value and a description of correct
         values.
         """
-        for text, said in WRONG + WRONG_RESIDENTS + WRONG_FEEDBACK:
+        for text, said in (*WRONG, *WRONG_RESIDENTS, *WRONG_ADDRESSES, *WRONG_FEEDBACK):
             with self.subTest(said):
                 error = self.assertRaises(InvalidConfig, parse, text, "moxtls.toml")
                 lines = str(error).split("\n")

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from moxtls.config.types import DMARC, LocalDomain
+from moxtls.config.types import DMARC, Config, LocalDomain, ReportAddress
 from moxtls.domain import Address, AddressLiteral, Domain, InvalidAddress, InvalidDomain
 from moxtls.ipaddresses import IPNetwork, parseIP, parseNetwork
+
+#: RFC 5321 4.5.1: in any case, at every domain for which mail is accepted.
+POSTMASTER = "postmaster"
 
 #: An IP address and a port.
 SocketAddress = tuple[str, int]
@@ -120,18 +124,22 @@ def destinationKey(
     """
     Parse an address in the configuration: an address in its canonical spelling; for
     C{@example.org}, the domain; C{None} if it is neither, or not in one of
-    C{domains}.
+    C{domains} that mail is taken for.
     """
     try:
         if text.startswith("@"):
             domain = Domain.parse(text[1:])
-            return domain if domain in domains else None
+            return (
+                domain
+                if domain in domains and not domains[domain].reportsOnly
+                else None
+            )
         address = Address.parse(text)
     except (InvalidAddress, InvalidDomain):
         return None
     if isinstance(address.domain, AddressLiteral) or address.domain not in domains:
         return None
-    if address.unquoted:
+    if address.unquoted or domains[address.domain].reportsOnly:
         return None
     return plainAddress(address, domains[address.domain])
 
@@ -141,3 +149,44 @@ def plainAddress(address: Address, local: LocalDomain) -> Address:
     The canonical spelling of an address at a local domain.
     """
     return Address(plainLocalPart(address.localPart, local), address.domain)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMailbox:
+    """
+    The address and mailbox of reports about one domain.
+
+    @ivar table: The name of the table that configures them.
+    @ivar domain: The domain that the reports are about.
+    @ivar address: In its canonical spelling; C{None} if it isn't a usable address in a
+        domain that mail is taken for.
+    """
+
+    table: str
+    domain: Domain
+    settings: ReportAddress
+    address: Address | None
+
+
+def reportMailboxes(config: Config) -> Iterator[ReportMailbox]:
+    """
+    The mailboxes for reports about all domains, in the order of the configuration;
+    that of C{HostTLSRPT} is not included.
+    """
+    for domain, local in config.domains.items():
+        for name, settings in (("TLSRPT", local.tlsrpt), ("DMARC", local.dmarc)):
+            if settings is not None:
+                text = f"{settings.localPart}@{settings.domain or domain}"
+                key = destinationKey(text, config.domains) if text.isascii() else None
+                address = key if isinstance(key, Address) else None
+                yield ReportMailbox(
+                    f"Domains.{domain}.{name}", domain, settings, address
+                )
+
+
+def isPostmaster(localPart: str) -> bool:
+    """
+    True if mail goes to the postmaster, also to C{postmaster+token}, the envelope
+    sender of reports.
+    """
+    return localPart.lower().partition("+")[0] == POSTMASTER

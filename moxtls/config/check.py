@@ -10,10 +10,13 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 
 from moxtls.config.addresses import (
+    ReportMailbox,
     destinationKey,
     isNumeric,
+    isPostmaster,
     lmtpAddress,
     networkOrDomain,
+    reportMailboxes,
     serverAddress,
 )
 from moxtls.config.types import (
@@ -269,6 +272,10 @@ def _wrongSubmitter(reports: DMARCReports, config: Config) -> Iterator[Inconsist
     elif local.noOutgoingDMARCReports:
         expected = "expected a domain without NoOutgoingDMARCReports"
         yield "Reporting.DMARC", "Domain", domain, expected
+    elif local.reportsOnly:
+        # RFC 9990 3.5.2: reports must pass DMARC, and DSNs about them come back.
+        expected = "expected a domain without ReportsOnly"
+        yield "Reporting.DMARC", "Domain", domain, expected
 
 
 #: An account's name is that of a folder, and a local part in LMTP: with a mailbox
@@ -298,6 +305,9 @@ def mailboxErrors(config: Config) -> Iterator[Inconsistency]:
     for domain, local in config.domains.items():
         yield from _wrongSeparator(domain, local)
         yield from _wrongAliases(domain, config, owned)
+        if local.reportsOnly:
+            yield from _wrongReportsOnly(f"Domains.{domain}", local)
+    yield from _wrongReportMailboxes(config)
     if config.lmtp is not None:
         yield from _wrongLMTP(config.lmtp.address, config.lmtp.separator)
 
@@ -398,11 +408,17 @@ def _wrongMembers(
 
 
 def _owned(config: Config) -> Iterator[_Key]:
+    """
+    The addresses that aliases may have as members.
+    """
     for account in config.accounts.values():
         for text in account.destinations:
             key = destinationKey(text, config.domains)
             if key is not None:
                 yield key
+    for each in reportMailboxes(config):
+        if each.address is not None:
+            yield each.address
 
 
 def _wrongLMTP(address: str, separator: str) -> Iterator[Inconsistency]:
@@ -412,6 +428,74 @@ def _wrongLMTP(address: str, separator: str) -> Iterator[Inconsistency]:
     if not separator or not _SEPARATOR.match(separator) or not separator.isascii():
         expected = "expected characters of local parts, such as +"
         yield "LMTP", "Separator", separator, expected
+
+
+def _wrongReportsOnly(table: str, local: LocalDomain) -> Iterator[Inconsistency]:
+    expected = "expected nothing, as ReportsOnly is true"
+    if local.aliases:
+        yield f"{table}.Aliases", "", None, expected
+    if local.dkim.selectors:
+        # No mail is sent from a domain that takes none.
+        yield f"{table}.DKIM", "", None, expected
+    if local.tlsrpt is None and local.dmarc is None:
+        expected = "expected the table TLSRPT or DMARC, as ReportsOnly is true"
+        yield table, "", None, expected
+
+
+def _wrongReportMailboxes(config: Config) -> Iterator[Inconsistency]:
+    """
+    Several domains, and both kinds of reports, may share an address.
+    """
+    owners = dict(_owners(config))
+    shared: dict[_Key, tuple[str, str, str]] = {}
+    host = _hostAddress(config)
+    if host is not None and config.hostTLSRPT is not None:
+        shared[host] = "HostTLSRPT", "", config.hostTLSRPT.mailbox
+    for each in reportMailboxes(config):
+        yield from _wrongReportMailbox(each, config)
+        if each.address is None:
+            continue
+        place = each.settings.account, each.settings.mailbox
+        table, *there = shared.setdefault(each.address, (each.table, *place))
+        if each.address in owners:
+            expected = f"expected an address that {owners[each.address]} hasn't got"
+        elif tuple(there) != place:
+            expected = f"expected the Account and Mailbox of [{table}], as both "
+            expected += f"have {each.address}"
+        else:
+            continue
+        yield each.table, "Localpart", each.settings.localPart, expected
+
+
+def _wrongReportMailbox(each: ReportMailbox, config: Config) -> Iterator[Inconsistency]:
+    table, settings = each.table, each.settings
+    domain = config.domains.get(settings.domain or each.domain)
+    if domain is None or domain.reportsOnly:
+        expected = "expected one of Domains, without ReportsOnly"
+        yield table, "Domain", settings.domain, expected
+    elif each.address is None or isPostmaster(each.address.localPart):
+        expected = "expected an ASCII local part, other than postmaster"
+        yield table, "Localpart", settings.localPart, expected
+    if settings.account and settings.account not in config.accounts:
+        yield table, "Account", settings.account, "expected one of Accounts, or nothing"
+    if not _isMailbox(settings.mailbox):
+        yield table, "Mailbox", settings.mailbox, _MAILBOX
+
+
+def _owners(config: Config) -> Iterator[tuple[_Key, str]]:
+    """
+    The addresses of accounts and aliases, with descriptions of these.
+    """
+    for name, account in config.accounts.items():
+        for text in account.destinations:
+            key = destinationKey(text, config.domains)
+            if key is not None:
+                yield key, f"account {name}"
+    for domain, local in config.domains.items():
+        for localPart in local.aliases:
+            key = destinationKey(f"{localPart}@{domain}", config.domains)
+            if key is not None:
+                yield key, f"alias {localPart}"
 
 
 def _hostAddress(config: Config) -> _Key | None:

@@ -235,6 +235,51 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportAddress:
+    """
+    The address to which other hosts send reports about a domain.
+    """
+
+    localPart: str = setting("Localpart", "The local part of the address.")
+    mailbox: str = setting("Mailbox", "The mailbox for these reports.")
+    domain: Domain | None = setting(
+        "Domain",
+        "The domain of the address: one of Domains, without ReportsOnly. By "
+        "default the domain itself.",
+        None,
+    )
+    account: str = setting(
+        "Account",
+        "The account that the mailbox belongs to. Empty: the Maildir of this host.",
+        "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TLSReportAddress(ReportAddress):
+    """
+    Reception of TLS reports about a domain.
+    """
+
+    localPart: str = setting(
+        "Localpart", "The local part of the address.", "tlsreports"
+    )
+    mailbox: str = setting("Mailbox", "The mailbox for these reports.", "TLSRPT")
+
+
+@dataclass(frozen=True, slots=True)
+class DMARCReportAddress(ReportAddress):
+    """
+    Reception of DMARC aggregate and failure reports about a domain.
+    """
+
+    localPart: str = setting(
+        "Localpart", "The local part of the address.", "dmarcreports"
+    )
+    mailbox: str = setting("Mailbox", "The mailbox for these reports.", "DMARC")
+
+
+@dataclass(frozen=True, slots=True)
 class LocalDomain:
     """
     A local domain.
@@ -268,6 +313,24 @@ class LocalDomain:
         "",
     )
     keyFile: str = setting("KeyFile", "The private key of CertificateFile, PEM.", "")
+    tlsrpt: TLSReportAddress | None = setting(
+        "TLSRPT",
+        "Receives TLS reports about this domain by mail; without this table it has "
+        "no address for them.",
+        None,
+    )
+    dmarc: DMARCReportAddress | None = setting(
+        "DMARC",
+        "Receives DMARC reports about this domain by mail; without this table it "
+        "has no address for them.",
+        None,
+    )
+    reportsOnly: bool = setting(
+        "ReportsOnly",
+        "Take no mail for this domain, only reports about it: it is hosted "
+        "elsewhere. TLSRPT and DMARC name another Domain then.",
+        False,
+    )
 
 
 class Service(StrEnum):
@@ -524,6 +587,37 @@ class Reporting:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceivedReports:
+    """
+    Reports of other hosts about this one.
+    """
+
+    keepTLSDays: int = setting(
+        "KeepTLSDays",
+        "Days for which received TLS reports are kept, from the end of their "
+        "period; so are failed handshakes and certificates of listeners. 0 for "
+        "ever.",
+        3 * 365,
+    )
+    keepDMARCDays: int = setting(
+        "KeepDMARCDays",
+        "The same for DMARC aggregate reports.",
+        3 * 365,
+    )
+    keepFailureDays: int = setting(
+        "KeepFailureDays",
+        "The same for DMARC failure reports, which are about single messages.",
+        90,
+    )
+    keepRefusedDays: int = setting(
+        "KeepRefusedDays",
+        "Days for which reports that were not accepted are kept, from their "
+        "reception. 0 for ever.",
+        30,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ResolverConfig:
     """
     The DNS servers to query.
@@ -626,6 +720,9 @@ class Config:
     reporting: Reporting = setting(
         "Reporting", "Settings of outgoing reports.", Reporting()
     )
+    receivedReports: ReceivedReports = setting(
+        "ReceivedReports", "Settings of received reports.", ReceivedReports()
+    )
 
     @property
     def nodeName(self) -> str:
@@ -641,6 +738,8 @@ TABLES = (
     Selector,
     DKIM,
     Alias,
+    TLSReportAddress,
+    DMARCReportAddress,
     LocalDomain,
     Destination,
     Account,
@@ -651,5 +750,6 @@ TABLES = (
     Smarthost,
     DeliveryConfig,
     Reporting,
+    ReceivedReports,
     Config,
 )

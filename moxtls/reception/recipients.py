@@ -5,17 +5,21 @@ Maps recipient addresses to accounts and mailboxes.  No I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from moxtls.config import Account, Alias, Config, HostTLSRPT, LocalDomain
-from moxtls.config.addresses import destinationKey, plainAddress, withoutSuffix
+from moxtls.config import Account, Alias, Config, LocalDomain
+from moxtls.config.addresses import (
+    destinationKey,
+    isPostmaster,
+    plainAddress,
+    reportMailboxes,
+    withoutSuffix,
+)
 from moxtls.domain import Address, AddressLiteral, Domain
 from moxtls.mailbox.names import HOST_ACCOUNT
 
-#: RFC 5321 4.5.1: in any case, at every domain for which mail is accepted.
-POSTMASTER = "postmaster"
 #: Customary addresses: cron writes to root, and other hosts' DSNs come from
 #: mailer-daemon.
 ADMINISTRATIVE_NAMES = frozenset({"root", "mailer-daemon"})
@@ -25,12 +29,12 @@ class Role(Enum):
     """
     The role of an address.
 
-    C{TLS_REPORTS}: receives TLS reports of other hosts about this host.
+    C{REPORTS}: receives reports of other hosts, of any kind.
     """
 
     USER = "user"
     POSTMASTER = "postmaster"
-    TLS_REPORTS = "tls reports"
+    REPORTS = "reports"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,15 @@ class Target:
     @ivar account: A name, or L{HOST_ACCOUNT}.
     @ivar address: The account's address in canonical form; with an alias, the
         member's; with a catch-all or for the postmaster, the address in RCPT.
+    @ivar reported: Of an address for reports, the domain that they are about; empty
+        if there are several.
     """
 
     account: str
     mailbox: str
     address: Address
     role: Role = Role.USER
+    reported: str = ""
 
     @property
     def isForReports(self) -> bool:
@@ -54,7 +61,7 @@ class Target:
         True if other hosts send reports there.  Mail to it alone is not evaluated for
         reports: two hosts would report on each other's reports for ever.
         """
-        return self.role is Role.TLS_REPORTS
+        return self.role is Role.REPORTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +92,19 @@ class Directory:
         self._known: dict[Address, tuple[Target, ...]] = {}
         for name, account in config.accounts.items():
             self._add(name, account)
+        self._reports = _reports(config)
         self._known |= dict(self._aliases())
-        self._hostReports = _hostReports(config.hostname, config.hostTLSRPT)
+        self._hostReports = _hostReports(config)
 
     def isLocal(self, domain: Domain | AddressLiteral) -> bool:
         """
         True if mail for the domain is delivered here rather than relayed.
         """
-        return domain == self._config.hostname or domain in self._config.domains
+        if isinstance(domain, AddressLiteral):
+            return False
+        local = self._config.domains.get(domain)
+        isTaken = local is not None and not local.reportsOnly
+        return isTaken or domain == self._config.hostname
 
     def equivalents(self, address: Address) -> tuple[Address, ...]:
         """
@@ -116,13 +128,17 @@ class Directory:
         # are.
         if isinstance(domain, AddressLiteral) or not self.isLocal(domain):
             return NotLocal()
+        # Host addresses are compared without case, whatever the settings of the domain.
         for target in self._hostReports:
-            # Host addresses are compared without case, whatever the settings of the
-            # domain.
             if Address(address.localPart.lower(), domain) == target.address:
                 return (target,)
         local = self._config.domains.get(domain)
-        for key in _keysFor(address, local):
+        keys = tuple(_keysFor(address, local))
+        if keys[0] not in self._known:
+            reports = self._reportsAt(keys[0], local)
+            if reports:
+                return reports
+        for key in keys:
             if key in self._known:
                 return self._known[key]
             if isPostmaster(key.localPart) or (
@@ -162,9 +178,32 @@ class Directory:
         for text in alias.addresses:
             key = destinationKey(text, self._config.domains)
             if isinstance(key, Address):
-                for each in self._known.get(key, ()):
+                # Reports to an alias are only delivered: the other members read them.
+                reports = [
+                    replace(each, role=Role.USER, reported="")
+                    for each in self._reports.get(key, ())
+                ]
+                for each in (*self._known.get(key, ()), *reports):
                     members.setdefault((each.account, each.mailbox), each)
         return tuple(members.values())
+
+    def _reportsAt(
+        self, address: Address, local: LocalDomain | None
+    ) -> tuple[Target, ...]:
+        """
+        The target of reports to an address, with any part behind a separator ignored:
+        the configured local part may contain the separator itself.
+
+        @param address: In its canonical form.
+        """
+        localPart = address.localPart
+        separator = local.localpartCatchallSeparator if local is not None else ""
+        while localPart:
+            key = Address(localPart, address.domain)
+            if key in self._reports:
+                return self._reports[key]
+            localPart = localPart.rpartition(separator)[0] if separator else ""
+        return ()
 
     def _postmaster(self, address: Address) -> Target:
         mailbox = self._config.postmaster.mailbox
@@ -183,11 +222,36 @@ def _keysFor(address: Address, local: LocalDomain | None) -> Iterator[Address]:
     yield Address(withoutSuffix(exact.localPart, local), address.domain)
 
 
-def _hostReports(hostname: Domain, host: HostTLSRPT | None) -> tuple[Target, ...]:
+def _reports(config: Config) -> Mapping[Address, tuple[Target, ...]]:
+    """
+    The targets of the addresses for reports about domains.
+    """
+    found: dict[Address, tuple[Target, ...]] = {}
+    for each in reportMailboxes(config):
+        if each.address is None:
+            continue
+        [target] = found.get(each.address) or [
+            Target(
+                each.settings.account,
+                each.settings.mailbox,
+                each.address,
+                Role.REPORTS,
+                each.domain.ascii,
+            )
+        ]
+        if target.reported != each.domain.ascii:
+            target = replace(target, reported="")
+        found[each.address] = (target,)
+    return found
+
+
+def _hostReports(config: Config) -> tuple[Target, ...]:
+    host, hostname = config.hostTLSRPT, config.hostname
     if host is None:
         return ()
     address = Address(host.localPart.lower(), hostname)
-    return (Target(HOST_ACCOUNT, host.mailbox, address, Role.TLS_REPORTS),)
+    target = Target(HOST_ACCOUNT, host.mailbox, address, Role.REPORTS, hostname.ascii)
+    return (target,)
 
 
 def isAdministrative(localPart: str) -> bool:
@@ -196,14 +260,6 @@ def isAdministrative(localPart: str) -> bool:
     programs write to it, and other hosts' DSNs are from it.
     """
     return localPart.lower().partition("+")[0] in ADMINISTRATIVE_NAMES
-
-
-def isPostmaster(localPart: str) -> bool:
-    """
-    True if mail goes to the postmaster, also to C{postmaster+token}, the envelope
-    sender of reports.
-    """
-    return localPart.lower().partition("+")[0] == POSTMASTER
 
 
 def parseForwardPath(recipient: str, hostname: str) -> Address:

@@ -23,6 +23,7 @@ from moxtls.authentication.outcome import (
     authenticationResults,
     receivedSPF,
 )
+from moxtls.config.addresses import isPostmaster
 from moxtls.dmarc.types import FinalDisposition, VerdictEvent
 from moxtls.domain import Address, InvalidAddress
 from moxtls.message.header import ClientInfo, Header
@@ -37,7 +38,6 @@ from moxtls.reception.policy import (
     mayAnswerReport,
     needsHistory,
 )
-from moxtls.reception.recipients import isPostmaster
 from moxtls.reception.reportaddresses import ReportAddresses
 from moxtls.smtp.server.data import HEADER_TOO_LONG
 from moxtls.twistedmail.messages import FilterResult, IFilteredMessage, IMessageFilter

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.config import parse
+from moxtls.config.addresses import isPostmaster
 from moxtls.domain import Address, Domain
 from moxtls.reception.recipients import (
     Directory,
@@ -16,7 +17,6 @@ from moxtls.reception.recipients import (
     NotLocal,
     Role,
     Target,
-    isPostmaster,
 )
 
 TEXT = """
@@ -195,7 +195,7 @@ class FindTests(SynchronousTestCase):
             (
                 "TLSREPORTS@mail.example.org",
                 "tlsreports@mail.example.org",
-                Role.TLS_REPORTS,
+                Role.REPORTS,
                 True,
             ),
         ]:
@@ -225,6 +225,112 @@ class FindTests(SynchronousTestCase):
         if isinstance(found, tuple):
             self.assertTrue(all(isinstance(each, Target) for each in found))
             self.assertNotEqual(found, ())
+
+
+REPORTS = """
+Hostname = "mail.example.org"
+[HostTLSRPT]
+[Domains."example.org"]
+TLSRPT = {Account = "anna", Mailbox = "Reports/TLS"}
+DMARC = {Localpart = "dmarc-reports"}
+LocalpartCatchallSeparator = "-"
+[Domains."example.org".Aliases.all]
+Addresses = ["anna@example.org", "TLSreports@example.org"]
+[Domains."exact.example"]
+LocalpartCaseSensitive = true
+TLSRPT = {Localpart = "Reports", Mailbox = "Rua"}
+DMARC = {Localpart = "Reports", Mailbox = "Rua"}
+[Domains."elsewhere.example"]
+ReportsOnly = true
+TLSRPT = {Domain = "exact.example", Localpart = "tls"}
+DMARC = {Domain = "exact.example"}
+[Domains."other.example"]
+ReportsOnly = true
+DMARC = {Domain = "exact.example"}
+[Accounts.anna.Destinations]
+"anna@example.org" = {}
+"tlsreports-anna@example.org" = {Mailbox = "Own"}
+"@example.org" = {Mailbox = "Rest"}
+"""
+
+
+class ReportAddressTests(SynchronousTestCase):
+    """
+    Tests for the addresses of reports in L{Directory.find}.
+    """
+
+    def setUp(self) -> None:
+        self.directory = directory(REPORTS)
+
+    def find(self, text: str) -> tuple[Target, ...]:
+        """
+        The targets of a local address.
+        """
+        found = self.directory.find(Address.parse(text))
+        assert isinstance(found, tuple), found
+        return found
+
+    def test_separators(self) -> None:
+        """
+        Case and the part behind a separator are ignored as the domain is set, also if
+        the configured local part contains the separator; nothing else matches.
+        """
+        tls, dmarc = ("anna", "Reports/TLS"), ("", "DMARC")
+        for text, account, mailbox, isForReports in [
+            ("tlsreports@example.org", *tls, True),
+            ("TLSReports-more-x@example.org", *tls, True),
+            ("tlsreports-anna@example.org", "anna", "Own", False),
+            ("tlsreports+x@example.org", "anna", "Rest", False),
+            ("Dmarc-reports@example.org", *dmarc, True),
+            ("Dmarc-reports-test@example.org", *dmarc, True),
+            ("dmarc@example.org", "anna", "Rest", False),
+            ("dmarc-other@example.org", "anna", "Rest", False),
+            ("dmarc-reportsx@example.org", "anna", "Rest", False),
+            ("-dmarc-reports@example.org", "anna", "Rest", False),
+            ("Reports+x@exact.example", "", "Rua", True),
+        ]:
+            [target] = self.find(text)
+            self.assertEqual((target.account, target.mailbox), (account, mailbox), text)
+            self.assertIs(target.isForReports, isForReports, text)
+        found = self.directory.find(Address.parse("reports@exact.example"))
+        self.assertEqual(found, NoSuchUser())
+
+    def test_reported(self) -> None:
+        """
+        A target names the domain that its reports are about, unless there are several
+        domains; both kinds of reports of one domain may share an address.
+        """
+        for text, domain in [
+            ("tlsreports@mail.example.org", "mail.example.org"),
+            ("tlsreports@example.org", "example.org"),
+            ("Reports@exact.example", "exact.example"),
+            ("tls@exact.example", "elsewhere.example"),
+            ("dmarcreports@exact.example", ""),
+        ]:
+            [target] = self.find(text)
+            self.assertEqual(target.reported, domain, text)
+
+    def test_alias(self) -> None:
+        """
+        Mail to an alias of an address for reports is only delivered.
+        """
+        places = [
+            (each.account, each.mailbox, each.isForReports)
+            for each in self.find("all@example.org")
+        ]
+        inbox, reports = ("anna", "Inbox", False), ("anna", "Reports/TLS", False)
+        self.assertEqual(places, [inbox, reports])
+
+    def test_reportsOnly(self) -> None:
+        """
+        A domain of which only reports are collected is not local.
+        """
+        self.assertFalse(self.directory.isLocal(Domain("elsewhere.example")))
+        for name in ("tlsreports", "postmaster", "dmarcreports"):
+            found = self.directory.find(Address.parse(f"{name}@elsewhere.example"))
+            self.assertEqual(found, NotLocal())
+            address = Address.parse(f"{name}@elsewhere.example")
+            self.assertEqual(self.directory.equivalents(address), ())
 
 
 class IsLocalTests(SynchronousTestCase):
