@@ -304,12 +304,15 @@ class StoredReport:
     A report in the store, without its rows.
 
     @ivar number: Increases with each report.
-    @ivar domains: The policy domains that it is counted for.
+    @ivar domains: The policy domains that it is counted for; of refused ones, that it
+        is about.
+    @ivar total: Of a TLS report, the sessions of these domains; so is C{failed}.
     @ivar refused: The reason why it isn't accepted and counted; empty if it is.
     @ivar isVariant: True if another report with the same submitter, id and period was
         there before.
     @ivar kind: C{None} only for refused ones.
     @ivar size: Octets of the raw report in gzip; 0 if it isn't kept.
+    @ivar published: As in L{ParsedReport.published}.
     """
 
     number: int
@@ -327,6 +330,7 @@ class StoredReport:
     isVariant: bool
     format: RawFormat
     size: int
+    published: Fields = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,12 +445,14 @@ class TLSRow:
     A policy of a stored TLS report.
 
     @ivar report: The number of the report.
+    @ivar position: Of the policy in the report, from 0.
     """
 
     report: int
     organization: str
     day: int
     policy: ReceivedPolicy
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,6 +462,7 @@ class StoredDMARCRow:
 
     @ivar report: The number of the report.
     @ivar detail: As in L{RowBlock.details}.
+    @ivar position: Of the row in the report, from 0.
     """
 
     report: int
@@ -466,6 +473,7 @@ class StoredDMARCRow:
     outcome: RowOutcome
     messages: int
     detail: str
+    position: int = 0
 
 
 # --- events of this host --------------------------------------------------------------
