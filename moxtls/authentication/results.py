@@ -73,6 +73,9 @@ class DKIMResult:
         within the message (RFC 6008).
     @ivar keySize: Bits; 0 if the key isn't known.
     @ivar testing: True if the key record has C{t=y}.
+    @ivar hasLength: True if the signature has C{l=}.
+    @ivar passesForTLSRPT: True if the signature is valid, but its key is for TLS
+        reports only (RFC 8460 3), which for other mail is a C{PERMERROR}.
     """
 
     domain: Domain
@@ -84,6 +87,8 @@ class DKIMResult:
     signature: str = ""
     keySize: int = 0
     testing: bool = False
+    hasLength: bool = False
+    passesForTLSRPT: bool = False
 
 
 @dataclass(frozen=True, slots=True)

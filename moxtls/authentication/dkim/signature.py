@@ -142,6 +142,7 @@ class Signature:
         problem: str = "",
         keySize: int = 0,
         testing: bool = False,
+        passesForTLSRPT: bool = False,
     ) -> DKIMResult:
         return DKIMResult(
             self.domain,
@@ -153,6 +154,8 @@ class Signature:
             self.prefix,
             keySize,
             testing,
+            self.body.limit is not None,
+            passesForTLSRPT,
         )
 
 

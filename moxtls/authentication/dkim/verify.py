@@ -62,6 +62,9 @@ MAX_SIGNATURES = 8
 #: each may take the time of a verification.
 MAX_KEY_RECORDS = 4
 
+#: The problem of a valid signature by a key with C{s=tlsrpt}.
+FOR_TLSRPT = "the key is for TLS reports only"
+
 _NAME = b"dkim-signature"
 
 
@@ -213,6 +216,8 @@ def _prepared(check: DKIMCheck, now: float) -> _Verifiable | DKIMResult:
         except UnusableKey as error:
             problems.append(error)
     if keys:
+        # One for mail is preferred to the same key for TLS reports only.
+        keys.sort(key=lambda each: each.isForTLSRPT)
         return _Verifiable(signature, tuple(keys))
     if problems:
         return signature.result(problems[0].status, problems[0].problem)
@@ -256,7 +261,11 @@ def _verified(
     else:
         status = AuthResult.PASS
     used = key or check.keys[0]
-    return signature.result(status, problem, used.size, used.testing)
+    passesForTLSRPT = used.isForTLSRPT and status is AuthResult.PASS
+    if used.isForTLSRPT:
+        # RFC 6376 3.6.1: for other mail there is no such key.
+        status, problem = AuthResult.PERMERROR, problem or FOR_TLSRPT
+    return signature.result(status, problem, used.size, used.testing, passesForTLSRPT)
 
 
 def _headerHash(signature: Signature, fields: Fields) -> bytes:
@@ -337,6 +346,8 @@ _RESULT = attrgetter(
     "signature",
     "keySize",
     "testing",
+    "hasLength",
+    "passesForTLSRPT",
 )
 
 
@@ -411,6 +422,7 @@ class PublicKey:
     @ivar size: Bits.
     @ivar testing: C{t=y}.
     @ivar isStrict: C{t=s}: C{i=} has to have the same domain as C{d=}.
+    @ivar isForTLSRPT: C{s=tlsrpt}: for TLS reports only (RFC 8460 3).
     """
 
     algorithm: Algorithm
@@ -418,6 +430,7 @@ class PublicKey:
     public: RSAPublicKey | Ed25519PublicKey
     testing: bool = False
     isStrict: bool = False
+    isForTLSRPT: bool = False
 
     def accepts(self, proof: bytes, digest: bytes) -> bool:
         """
@@ -456,11 +469,13 @@ def parseKeyRecord(text: bytes) -> PublicKey:
         raise UnusableKey("the key is of an unknown type")
     if "sha256" not in colonList(tags.get("h", "sha256")):
         raise UnusableKey("the key is not for SHA-256")
-    if not {"email", "*"} & set(colonList(tags.get("s", "*"))):
+    services = set(colonList(tags.get("s", "*")))
+    isForMail = bool({"email", "*"} & services)
+    if not isForMail and "tlsrpt" not in services:
         raise UnusableKey("the key is not for mail")
     flags = colonList(tags.get("t"))
     size, public = _load(algorithm, _data(tags.values))
-    return PublicKey(algorithm, size, public, "y" in flags, "s" in flags)
+    return PublicKey(algorithm, size, public, "y" in flags, "s" in flags, not isForMail)
 
 
 def _data(values: dict[str, str]) -> bytes:

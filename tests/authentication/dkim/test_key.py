@@ -73,6 +73,20 @@ class ParseKeyRecordTests(SynchronousTestCase):
             key = parseKeyRecord(f"v=DKIM1; {text}; p={P[:40]} \t{P[40:]}".encode())
             self.assertEqual((key.testing, key.isStrict), flags, text)
 
+    def test_services(self) -> None:
+        """
+        A key with C{s=tlsrpt} and neither C{email} nor C{*} is for TLS reports only
+        (RFC 8460 3).
+        """
+        for services, isForTLSRPT in [
+            ("tlsrpt", True),
+            ("other: TLSRPT", True),
+            ("tlsrpt:email", False),
+            ("*", False),
+        ]:
+            key = parseKeyRecord(f"v=DKIM1; s={services}; p={P}".encode())
+            self.assertIs(key.isForTLSRPT, isForTLSRPT, services)
+
     def test_refused(self) -> None:
         """
         Records that aren't keys for mail are refused, each with its reason (RFC 6376
@@ -92,7 +106,7 @@ class ParseKeyRecordTests(SynchronousTestCase):
             ("v=DKIM1; k=rsa", "the key record has no key"),
             (f"v=DKIM1; k=dsa; p={P}", "the key is of an unknown type"),
             (f"v=DKIM1; h=sha1; p={P}", "the key is not for SHA-256"),
-            (f"v=DKIM1; s=tlsrpt; p={P}", "the key is not for mail"),
+            (f"v=DKIM1; s=other; p={P}", "the key is not for mail"),
             (f"v=DKIM1; s=; p={P}", "the key is not for mail"),
             ("v=DKIM1; p=&&&&", "the key is not base64"),
             (f"v=DKIM1; p={P[:-8]}", "the key is not an RSA key"),

@@ -4,6 +4,7 @@ Tests for L{moxtls.authentication.dkim.verify}.
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -421,6 +422,38 @@ class VerifyTests(SynchronousTestCase):
             )
             changed = message.replace(b"Hello", b"Jello") + b"<h1>\r\n"
             self.assertEqual(statuses(changed), [FAIL])
+
+    def test_keyForTLSRPT(self) -> None:
+        """
+        A key with C{s=tlsrpt} is no key for mail (RFC 6376 3.6.1), but whether the
+        signature is valid is kept for TLS reports (RFC 8460 3); one for mail with the
+        same key data is preferred, and another service is none at all.
+        """
+        message = signedByOthers(ED25519)
+        changed = message + b"more\r\n"
+        mail = ED25519.record
+        tls = mail.replace("k=ed25519", "s=tlsrpt; k=ed25519")
+        other = tls.replace("tlsrpt", "other")
+        for text, records, status, problem, passes in [
+            (message, [tls], PERMERROR, "the key is for TLS reports only", True),
+            (changed, [tls], PERMERROR, "the body was changed", False),
+            (message, [tls, mail], PASS, "", False),
+            (message, [other], PERMERROR, "the key is not for mail", False),
+        ]:
+            [result] = results(text, withRecords(*records))
+            self.assertEqual((result.status, result.problem), (status, problem))
+            self.assertIs(result.passesForTLSRPT, passes, records)
+
+    def test_hasLength(self) -> None:
+        """
+        Whether a signature has C{l=} is kept: those of TLS reports must not (RFC 8460
+        3).
+        """
+        for length in (True, False):
+            [result] = results(signedByOthers(ED25519, length=length))
+            self.assertEqual((result.status, result.hasLength), (PASS, length))
+            [copy] = pickle.loads(pickle.dumps([result]))
+            self.assertEqual(copy, result)
 
     def test_own(self) -> None:
         """
