@@ -61,6 +61,7 @@ PURE = {
     "queue/schedule.py",
     "queue/sendmail.py",
     "queue/types.py",
+    "received/authenticity.py",
     "received/describe.py",
     "received/types.py",
     "reception/policy.py",
