@@ -1,0 +1,474 @@
+# -*- test-case-name: tests.received.test_answers -*-
+"""
+Answers the questions about a domain and a span from received reports: how many sessions
+or messages, what failed, why, since when, who reports it, and what to do.  No I/O.
+
+Commands and pages show the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from enum import StrEnum
+
+from moxtls.received.explanations import Explanation, explain
+from moxtls.received.sources import SourceGroup, SourceKind, advice
+from moxtls.received.types import (
+    MAX_REPORTERS,
+    DMARCDay,
+    Reporter,
+    RowOutcome,
+    TLSDay,
+    TLSFailureGroup,
+)
+
+#: From this share of failures on, something is broken: one of ten messages at risk is
+#: noticed by users, too.
+BROKEN_SHARE = 0.10
+#: Fewer failures than this are never called broken: a share of a handful says nothing.
+MIN_BROKEN = 5
+#: Up to this share, failures are normal: connections break, and few senders have
+#: obsolete software.
+NORMAL_SHARE = 0.001
+#: Days without a failure, although there were reports, after which it is over.  Reports
+#: are about whole days and take another one to arrive; some senders skip days without
+#: failures.
+OVER_AFTER = 3
+
+_EPOCH = date(1970, 1, 1)
+
+
+class Verdict(StrEnum):
+    """
+    The state of a domain in one word, worst last.
+    """
+
+    NO_DATA = "no data"
+    FINE = "fine"
+    LOOK = "look at it"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """
+    The verdict about a domain and a span.
+
+    @ivar sentence: One sentence, without a full stop.
+    @ivar since: The first day of what is wrong; C{None} if nothing is.
+    @ivar remedy: What to do; empty if nothing.
+    """
+
+    verdict: Verdict
+    sentence: str
+    since: int | None = None
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DayCount:
+    """
+    Sessions or messages of one day.
+
+    @ivar refused: Messages that receivers rejected or quarantined.
+    """
+
+    day: int
+    passed: int = 0
+    failed: int = 0
+    dkim: int = 0
+    spf: int = 0
+    refused: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.passed + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReason:
+    """
+    Failed sessions with the same explanation.
+
+    @ivar codes: Failure reason codes, as reported.
+    @ivar hosts: Reported MX hosts, or their IP addresses.
+    @ivar reporters: Organizations, at most L{MAX_REPORTERS}.
+    @ivar reports: Numbers of reports, at most L{MAX_REPORTERS}.
+    @ivar events: Sentences about this host's own events of that time.
+    """
+
+    explanation: Explanation
+    resultType: str
+    codes: tuple[str, ...]
+    sessions: int
+    hosts: tuple[str, ...]
+    policyTypes: tuple[str, ...]
+    reporters: tuple[str, ...]
+    reports: tuple[int, ...]
+    firstDay: int
+    lastDay: int
+    events: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TLSAnswer:
+    """
+    What TLS reports say about mail to a domain.
+
+    @ivar failed: Sessions that failed.
+    @ivar reasons: Most sessions first; also failures that failed no session, because no
+        policy was enforced.
+    """
+
+    domain: str
+    first: int
+    last: int
+    conclusion: Conclusion
+    total: int
+    failed: int
+    days: tuple[DayCount, ...]
+    reasons: tuple[FailureReason, ...]
+    reporters: tuple[Reporter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DMARCAnswer:
+    """
+    What DMARC reports say about mail from a domain.
+
+    @ivar sources: Those with most failures first.
+    """
+
+    domain: str
+    first: int
+    last: int
+    conclusion: Conclusion
+    total: int
+    failed: int
+    days: tuple[DayCount, ...]
+    sources: tuple[SourceGroup, ...]
+    reporters: tuple[Reporter, ...]
+
+
+# --- TLS ------------------------------------------------------------------------------
+
+
+def answerTLS(
+    domain: str,
+    first: int,
+    last: int,
+    days: Iterable[TLSDay],
+    reasons: Sequence[FailureReason],
+    reporters: Sequence[Reporter],
+) -> TLSAnswer:
+    """
+    Answer from the store's values about C{domain} and the days C{first} to C{last}.
+
+    @param reasons: From L{failureReasons}.
+    """
+    counts = _tlsDays(days)
+    return TLSAnswer(
+        domain,
+        first,
+        last,
+        _concludeTLS(counts, reasons, reporters),
+        sum(each.total for each in counts),
+        sum(each.failed for each in counts),
+        counts,
+        tuple(reasons),
+        tuple(reporters),
+    )
+
+
+def _tlsDays(days: Iterable[TLSDay]) -> tuple[DayCount, ...]:
+    found: dict[int, list[int]] = {}
+    for each in days:
+        count = found.setdefault(each.day, [0, 0])
+        count[0] += each.succeeded
+        count[1] += each.failed
+    return tuple(DayCount(day, *count) for day, count in sorted(found.items()))
+
+
+def failureReasons(groups: Iterable[TLSFailureGroup]) -> tuple[FailureReason, ...]:
+    """
+    Merge groups of failed sessions that have the same explanation; most sessions first.
+    """
+    merged: dict[tuple[str, str], list[TLSFailureGroup]] = {}
+    for group in groups:
+        title = explain(group.resultType, group.reasonCode).title
+        merged.setdefault((group.resultType, title), []).append(group)
+    reasons = map(_reason, merged.values())
+    return tuple(sorted(reasons, key=lambda each: -each.sessions))
+
+
+def _reason(groups: Sequence[TLSFailureGroup]) -> FailureReason:
+    first = groups[0]
+    return FailureReason(
+        explain(first.resultType, first.reasonCode),
+        first.resultType,
+        _distinct(each.reasonCode for each in groups),
+        sum(each.sessions for each in groups),
+        _distinct(each.mxHost or each.receivingIP for each in groups),
+        _distinct(each.policyType for each in groups),
+        _distinct(name for each in groups for name in each.reporters)[:MAX_REPORTERS],
+        _latest(number for each in groups for number in each.reports),
+        min(each.firstDay for each in groups),
+        max(each.lastDay for each in groups),
+    )
+
+
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, texts)))
+
+
+def _latest(numbers: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(numbers), reverse=True)[:MAX_REPORTERS])
+
+
+def _concludeTLS(
+    days: Sequence[DayCount],
+    reasons: Sequence[FailureReason],
+    reporters: Sequence[Reporter],
+) -> Conclusion:
+    total = sum(each.total for each in days)
+    failed = sum(each.failed for each in days)
+    if not days and not reasons:
+        return Conclusion(Verdict.NO_DATA, "no TLS report about these days")
+    latest = max([each.day for each in days] + [each.lastDay for each in reasons])
+    current = [each for each in reasons if latest - each.lastDay < OVER_AFTER]
+    isCurrent = bool(current) or any(each.failed for each in days[-OVER_AFTER:])
+    what = f"{number(failed)} of {count(total, 'session')} failed"
+    if not failed and current:
+        # Without an enforced policy, mail is delivered all the same.
+        sessions = count(sum(each.sessions for each in current), "session")
+        main = current[0]
+        return Conclusion(
+            Verdict.LOOK,
+            f"{sessions} had a defect, though mail was delivered: {_about(main)}",
+            min(each.firstDay for each in current),
+            main.explanation.remedy,
+        )
+    if not failed or not total:
+        said = count(len(reporters), "reporter")
+        return Conclusion(Verdict.FINE, f"all {count(total, 'session')} safe ({said})")
+    if not isCurrent:
+        ended = max((each.day for each in days if each.failed), default=latest)
+        return Conclusion(Verdict.FINE, f"{what}, the last on {dayName(ended)}")
+    verdict = _grade(failed, total, days[-OVER_AFTER:])
+    if not current:
+        return Conclusion(verdict, f"{what}, for no stated reason")
+    if verdict is Verdict.FINE:
+        return Conclusion(verdict, f"{what}, which is normal")
+    main = current[0]
+    since = min(each.firstDay for each in current)
+    return Conclusion(
+        verdict, f"{what}: {_about(main)}", since, main.explanation.remedy
+    )
+
+
+def _about(reason: FailureReason) -> str:
+    where = f" at {reason.hosts[0]}" if len(reason.hosts) == 1 else ""
+    if len(reason.hosts) > 1:
+        where = f" at {len(reason.hosts)} hosts"
+    return f"{reason.explanation.title}{where}"
+
+
+def _grade(failed: int, total: int, recent: Sequence[DayCount]) -> Verdict:
+    """
+    The verdict for failures that aren't over.
+
+    @param recent: The latest days with reports.
+    """
+    recently = sum(each.failed for each in recent)
+    ofRecent = sum(each.total for each in recent)
+    if recently >= MIN_BROKEN and recently >= BROKEN_SHARE * ofRecent:
+        return Verdict.BROKEN
+    return Verdict.LOOK if failed > NORMAL_SHARE * total else Verdict.FINE
+
+
+# --- DMARC ----------------------------------------------------------------------------
+
+
+def answerDMARC(
+    domain: str,
+    first: int,
+    last: int,
+    days: Iterable[DMARCDay],
+    sources: Sequence[SourceGroup],
+    reporters: Sequence[Reporter],
+    isEnforced: bool = False,
+) -> DMARCAnswer:
+    """
+    Answer from the store's values about C{domain} and the days C{first} to C{last}.
+
+    @param isEnforced: True if the domain publishes C{p=quarantine} or C{p=reject}.
+    """
+    counts = dmarcDays(days)
+    return DMARCAnswer(
+        domain,
+        first,
+        last,
+        _concludeDMARC(domain, counts, sources, isEnforced),
+        sum(each.total for each in counts),
+        sum(each.failed for each in counts),
+        counts,
+        tuple(sources),
+        tuple(reporters),
+    )
+
+
+@dataclass(slots=True)
+class _DayCounter:
+    passed: int = 0
+    failed: int = 0
+    dkim: int = 0
+    spf: int = 0
+    refused: int = 0
+
+
+def dmarcDays(days: Iterable[DMARCDay]) -> tuple[DayCount, ...]:
+    """
+    Messages by day, from those by day and outcome.
+    """
+    found: dict[int, _DayCounter] = {}
+    for each in days:
+        counter = found.setdefault(each.day, _DayCounter())
+        outcome = RowOutcome(each.outcome)
+        if outcome.passed:
+            counter.passed += each.messages
+        else:
+            counter.failed += each.messages
+        counter.dkim += each.messages if outcome & RowOutcome.DKIM else 0
+        counter.spf += each.messages if outcome & RowOutcome.SPF else 0
+        if outcome.disposition in ("quarantine", "reject"):
+            counter.refused += each.messages
+    return tuple(
+        DayCount(day, each.passed, each.failed, each.dkim, each.spf, each.refused)
+        for day, each in sorted(found.items())
+    )
+
+
+def _concludeDMARC(
+    domain: str,
+    days: Sequence[DayCount],
+    sources: Sequence[SourceGroup],
+    isEnforced: bool,
+) -> Conclusion:
+    total = sum(each.total for each in days)
+    failed = sum(each.failed for each in days)
+    if not days:
+        return Conclusion(Verdict.NO_DATA, "no DMARC report about these days")
+    if not failed:
+        return Conclusion(
+            Verdict.FINE,
+            f"all {count(total, 'message')} from "
+            f"{count(len(sources), 'source')} passed DMARC",
+        )
+    what = f"{number(failed)} of {count(total, 'message')} failed DMARC"
+    latest = days[-1].day
+    failing = [
+        each
+        for each in sources
+        if each.failed and latest - (each.lastFailure or 0) < OVER_AFTER
+    ]
+    own = [each for each in failing if isOwn(each)]
+    if own:
+        verdict = _grade(
+            sum(each.failed for each in own),
+            sum(each.messages for each in sources if isOwn(each)),
+            [DayCount(latest, each.passed, each.failed) for each in own],
+        )
+        if verdict is not Verdict.FINE:
+            return _failing(verdict, what, own, domain)
+    others = [each for each in failing if each.kind is not SourceKind.FORWARDER]
+    strangers = sum(each.failed for each in others)
+    if strangers > NORMAL_SHARE * total and not isEnforced:
+        return _failing(Verdict.LOOK, what, others, domain)
+    if not failing:
+        return Conclusion(Verdict.FINE, f"{what}, none of them lately")
+    return Conclusion(Verdict.FINE, f"{what}, none of them from your own senders")
+
+
+def _failing(
+    verdict: Verdict, what: str, groups: Sequence[SourceGroup], domain: str
+) -> Conclusion:
+    main = groups[0]
+    more = f" and {count(len(groups) - 1, 'other')}" if groups[1:] else ""
+    firsts = [each.firstFailure for each in groups if each.firstFailure is not None]
+    return Conclusion(
+        verdict,
+        f"{what}: {kindName(main.kind)} {main.name}{more}",
+        min(firsts, default=None),
+        advice(main, domain),
+    )
+
+
+def isOwn(group: SourceGroup) -> bool:
+    """
+    True for the domain's own senders: own hosts, and services whose mail has passed.  A
+    service whose mail always fails may as well be used by somebody else.
+    """
+    if group.kind is SourceKind.SERVICE:
+        return group.passed > 0
+    return group.kind is SourceKind.OURS
+
+
+_KIND_NAMES = {
+    SourceKind.OURS: "own",
+    SourceKind.SERVICE: "service",
+    SourceKind.FORWARDER: "forwarder",
+    SourceKind.UNKNOWN: "unknown",
+}
+
+
+def kindName(kind: SourceKind) -> str:
+    """
+    The word for a kind of source before its name.
+    """
+    return _KIND_NAMES[kind]
+
+
+# --- words ----------------------------------------------------------------------------
+
+
+def number(value: int) -> str:
+    """
+    A number with its thousands separated.
+    """
+    return f"{value:,}"
+
+
+def count(value: int, noun: str) -> str:
+    """
+    A number and its noun, which gets an C{s} in the plural.
+    """
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+
+
+def percentage(part: int, whole: int) -> str:
+    """
+    A share such as C{99.9 %}; C{100.0 %} and C{0.0 %} only if it is exactly that.
+    """
+    if not whole:
+        return "-"
+    thousandths = part * 1000 // whole
+    if part and not thousandths:
+        thousandths = 1
+    return f"{thousandths // 10}.{thousandths % 10} %"
+
+
+def dayOfNumber(day: int) -> date:
+    """
+    The date of a day's number, within what dates can be.
+    """
+    most = (date.max - _EPOCH).days
+    return _EPOCH + timedelta(days=max(0, min(day, most)))
+
+
+def dayName(day: int) -> str:
+    """
+    A day as C{28 Nov 2026}.
+    """
+    return f"{dayOfNumber(day):%-d %b %Y}"
