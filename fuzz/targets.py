@@ -229,7 +229,7 @@ def _header(data: bytes) -> None:
     from email.utils import parseaddr
 
     from moxtls.message.addresses import authorDomains
-    from moxtls.message.header import removeForgedResults, splitHeader, unfoldedText
+    from moxtls.message.header import removeForgedFields, splitHeader, unfoldedText
 
     header = splitHeader(data)
     found = {each.ascii for each in authorDomains(header).domains}
@@ -237,9 +237,9 @@ def _header(data: bytes) -> None:
     # Words without an "@" name no author, though parseaddr() returns them.
     domain = shown.rpartition("@")[2].strip(". ").lower() if "@" in shown else ""
     assert not found or "." not in domain or not domain.isascii() or domain in found
-    left = removeForgedResults(header, "mx.example")
+    left = removeForgedFields(header, "mx.example")
     assert len(left) <= len(data) + 2
-    assert removeForgedResults(splitHeader(left), "mx.example") == left
+    assert removeForgedFields(splitHeader(left), "mx.example") == left
 
 
 TARGETS = {

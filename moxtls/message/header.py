@@ -29,6 +29,8 @@ _EMPTY_LINE = b"\r\n\r\n"
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 # RFC 5322 2.2: a field name is printable ASCII without colon.
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
+#: The field about reports in a message, in lower case.
+REPORT_RESULT = b"x-moxtls-report"
 _RESULTS = b"authentication-results"
 _TOKEN = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
 _DIGITS = re.compile(r"[0-9]+")
@@ -190,20 +192,21 @@ def unfoldedText(value: bytes) -> str:
     return value.replace(_CRLF, b"").decode("utf-8", "replace")
 
 
-def removeForgedResults(header: Header, authservID: str) -> bytes:
+def removeForgedFields(header: Header, authservID: str) -> bytes:
     """
-    The header without authentication results in this host's name (RFC 8601 5), all
-    else byte for byte.
+    The header without authentication results in this host's name (RFC 8601 5), and
+    without L{REPORT_RESULT}; all else byte for byte.
 
-    In mail from other hosts such results are forged.  Those whose authserv-id can't
+    In mail from other hosts such fields are forged.  Results whose authserv-id can't
     be read are removed, too.
     """
-    if not header.has(_RESULTS):
+    if not header.has(_RESULTS) and not header.has(REPORT_RESULT):
         return header.data
     return b"".join(
         field + _CRLF
         for name, field in zip(header.names, header.fields, strict=True)
-        if name != _RESULTS or not _mayBeOurs(field, authservID)
+        if name != REPORT_RESULT
+        and (name != _RESULTS or not _mayBeOurs(field, authservID))
     )
 
 

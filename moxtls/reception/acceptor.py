@@ -33,12 +33,13 @@ from moxtls.message.header import (
     Header,
     headerEnd,
     receivedHeader,
-    removeForgedResults,
+    removeForgedFields,
     splitHeader,
 )
 from moxtls.message.spooled import SpooledMessage
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.types import ReportKind
+from moxtls.received.intake import ReadingUnavailable
 from moxtls.reception.delivery import MailboxDelivery, StoredMessage, VerdictDispatcher
 from moxtls.reception.policy import (
     ACCEPTED,
@@ -55,6 +56,7 @@ from moxtls.reception.policy import (
     verdictEvent,
 )
 from moxtls.reception.recipients import Directory, NotLocal, parseForwardPath
+from moxtls.reception.reports import MailedReports
 from moxtls.reporting.destinations import bounceMailbox
 from moxtls.smtp.server.data import HEADER_TOO_LONG
 from moxtls.smtp.server.interfaces import (
@@ -86,6 +88,7 @@ class LocalDomains:
     @ivar postmaster: The mailbox of the host's postmaster.
     @ivar bounced: As L{moxtls.reporting.handover.ReportDeliveryTracker.bounced}.
     @ivar isForReports: Fires with true if an address receives reports of other hosts.
+    @ivar reports: Takes in such reports; C{None} if they are only delivered.
     """
 
     hostname: str
@@ -95,6 +98,7 @@ class LocalDomains:
     postmaster: str
     bounced: Callable[[str, bytes], Deferred[ReportKind | None]]
     isForReports: Callable[[Address], Deferred[bool]]
+    reports: MailedReports | None = None
 
 
 @implementer(IMessageDelivery)
@@ -127,6 +131,7 @@ class Reception:
         self.postmaster = local.postmaster
         self.bounced = local.bounced
         self.isForReports = local.isForReports
+        self.reports = local.reports
         self._local = local
         # Each recipient is looked up at RCPT and at the end of the message, and often
         # again in later messages.
@@ -242,6 +247,13 @@ class IncomingMessage:
             return await self._received()
         except CancelledError:
             raise
+        except ReadingUnavailable as why:
+            self.log.warn(
+                "message from {host!r} deferred: {why}",
+                host=self._client.address,
+                why=str(why),
+            )
+            return TRY_LATER
         except Exception:
             logUnlessOutage(
                 self.log,
@@ -284,7 +296,16 @@ class IncomingMessage:
             await reception.delivery.store(stored, copies)
             return decision.refusal
         others, reply = await self._storeReportDSNs(stored, recipients)
-        copies = planCopies(others, decision.finalDisposition, reception.accounts)
+        taken = None
+        if reception.reports is not None:
+            # Before the message itself: if that can't be stored, the client sends it
+            # again, and its reports are known by then.
+            taken = await reception.reports.take(
+                self._client, header, outcome, self._spooled, others
+            )
+        copies = planCopies(
+            others, decision.finalDisposition, reception.accounts, taken
+        )
         if copies:
             reply = await reception.delivery.deliver(
                 stored, copies, decision.finalDisposition
@@ -360,8 +381,8 @@ class IncomingMessage:
                 others.append(recipient)
                 continue
             mailbox = bounceMailbox(kind, self._reception.postmaster)
-            copy = MailboxCopy(HOST_ACCOUNT, mailbox, recipient.address)
-            results = await self._reception.delivery.store(stored, [copy], seen=True)
+            copy = MailboxCopy(HOST_ACCOUNT, mailbox, recipient.address, seen=True)
+            results = await self._reception.delivery.store(stored, [copy])
             reply = replyFor(results, FinalDisposition.ACCEPTED)
         return others, reply
 
@@ -474,7 +495,7 @@ class StreamingMessage:
         C{hostname}; to be read before the message is closed.
         """
         header = self.end()
-        left = removeForgedResults(header, hostname)
+        left = removeForgedFields(header, hostname)
         if left is header.data:
             return self._spooled.chunks(trace)
         return self._spooled.chunks(trace + left, len(header.data))

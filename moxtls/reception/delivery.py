@@ -85,28 +85,27 @@ class MailboxDelivery:
         return replyFor(results, finalDisposition)
 
     async def store(
-        self, message: StoredMessage, copies: Sequence[MailboxCopy], seen: bool = False
+        self, message: StoredMessage, copies: Sequence[MailboxCopy]
     ) -> list[StoreResult]:
         """
         @return: The result of each of C{copies}, in order.
         """
         if len(copies) == 1:
-            return [await self._stored(message, copies[0], seen)]
+            return [await self._stored(message, copies[0])]
         writes = TaskGroup(MAX_CONCURRENT_WRITES)
         running = []
         for copy in copies:
             await writes.room()
-            running.append(writes.begin(self._stored(message, copy, seen)))
+            running.append(writes.begin(self._stored(message, copy)))
         return [await each for each in running]
 
-    async def _stored(
-        self, message: StoredMessage, copy: MailboxCopy, seen: bool
-    ) -> StoreResult:
+    async def _stored(self, message: StoredMessage, copy: MailboxCopy) -> StoreResult:
         # RFC 5321 4.4: added at final delivery.
         path = f"Return-Path: <{message.sender}>\r\nDelivered-To: {copy.address}\r\n"
         try:
             mailbox = self._mailboxOf(copy.account)
-            await mailbox.deliver(copy.mailbox, message.chunks(path.encode()), seen)
+            chunks = message.chunks(path.encode() + copy.field)
+            await mailbox.deliver(copy.mailbox, chunks, copy.seen)
         except CancelledError:
             raise
         except MailboxFull:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from moxtls.authentication.outcome import AuthenticationOutcome
@@ -109,11 +109,28 @@ class MailboxCopy:
     A copy for one mailbox.
 
     @ivar address: The recipient's.
+    @ivar field: A header field with its CRLF that is added, or nothing.
+    @ivar seen: True if nobody needs to read it.
     """
 
     account: str
     mailbox: str
     address: Address
+    field: bytes = b""
+    seen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TakenReports:
+    """
+    What became of the reports in a message.
+
+    @ivar field: The header field about it, with its CRLF.
+    @ivar isAccepted: True if all were accepted.
+    """
+
+    field: bytes
+    isAccepted: bool
 
 
 class StoreResult(Enum):
@@ -269,10 +286,13 @@ def planCopies(
     recipients: Iterable[Recipient],
     finalDisposition: FinalDisposition,
     accounts: Mapping[str, Account],
+    reports: TakenReports | None = None,
 ) -> tuple[MailboxCopy, ...]:
     """
     The copies to be stored, at most one for each mailbox.  Refused messages go to
     accounts that have a mailbox for them.
+
+    @param reports: For recipients that are for reports.
     """
     found: dict[tuple[str, str], MailboxCopy] = {}
     for recipient in recipients:
@@ -280,6 +300,8 @@ def planCopies(
             mailbox = _mailbox(target, finalDisposition, accounts.get(target.account))
             if mailbox:
                 copy = MailboxCopy(target.account, mailbox, target.address)
+                if reports is not None and target.isForReports:
+                    copy = replace(copy, field=reports.field, seen=reports.isAccepted)
                 found.setdefault((target.account, mailbox), copy)
     return tuple(found.values())
 

@@ -25,7 +25,7 @@ from moxtls.message.header import (
     missingSubmissionFields,
     parseAuthservID,
     receivedHeader,
-    removeForgedResults,
+    removeForgedFields,
     saysTLSNotRequired,
     splitHeader,
     splitMessage,
@@ -144,13 +144,13 @@ class TextTests(SynchronousTestCase):
 
 class ForgedTests(SynchronousTestCase):
     """
-    Tests for L{removeForgedResults}.
+    Tests for L{removeForgedFields}.
     """
 
     def isKept(self, value: str) -> bool:
         before, after = b"A: b\r\n", b"c: D\r\n e\r\n"
         field = f"Authentication-Results:{value}\r\n".encode()
-        left = removeForgedResults(splitHeader(before + field + after), US)
+        left = removeForgedFields(splitHeader(before + field + after), US)
         self.assertIn(left, (before + after, before + field + after))
         return field in left
 
@@ -209,7 +209,7 @@ class ForgedTests(SynchronousTestCase):
         header = splitHeader(
             "Authentication-Results: mx.B\u00fccher.example; x\r\n".encode()
         )
-        self.assertEqual(removeForgedResults(header, "mx.xn--bcher-kva.example"), b"")
+        self.assertEqual(removeForgedFields(header, "mx.xn--bcher-kva.example"), b"")
 
     def test_linear(self) -> None:
         """
