@@ -17,11 +17,15 @@ from moxtls.message.mime import leafParts
 
 #: Octets of a message or compressed report, and of a report as JSON.
 MAX_MESSAGE = 15 * 1024 * 1024
-MAX_JSON = 20 * 1024 * 1024
+MAX_JSON = 8 * 1024 * 1024
 #: JSON values in a report; each takes some hundred octets of memory once parsed.
-MAX_VALUES = 1_000_000
+MAX_VALUES = 200_000
+#: Characters of a text.
+MAX_TEXT = 4096
 #: Nesting of arrays and objects; a report has six levels.
 MAX_DEPTH = 100
+#: Entries of C{policy-string} or C{mx-host}.
+MAX_TEXTS = 1000
 #: RFC 7493 2.2.
 MAX_COUNT = 2**53 - 1
 
@@ -36,6 +40,43 @@ _JSON_TYPE = "application/tlsrpt+json"
 _GZIP_TYPE = "application/tlsrpt+gzip"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_LINE = 300
+_DIGITS = re.compile(r"\s*[0-9]{1,16}\s*", re.ASCII)
+_NO_LETTER = re.compile(r"[^a-z]")
+_MEMBERS = frozenset(
+    {
+        "organization-name",
+        "date-range",
+        "start-datetime",
+        "end-datetime",
+        "contact-info",
+        "report-id",
+        "policies",
+        "policy",
+        "policy-type",
+        "policy-string",
+        "policy-domain",
+        "mx-host",
+        "summary",
+        "total-successful-session-count",
+        "total-failure-session-count",
+        "failure-details",
+        "result-type",
+        "sending-mta-ip",
+        "receiving-mx-hostname",
+        "receiving-mx-helo",
+        "receiving-ip",
+        "failed-session-count",
+        "additional-information",
+        "failure-reason-code",
+    }
+)
+_SPELLINGS = {name.replace("-", ""): name for name in _MEMBERS} | {
+    # Drafts of RFC 8460.
+    "mxhostpattern": "mx-host",
+    "additionalinfouri": "additional-information",
+    "additionalinformationuri": "additional-information",
+    "failureerrorcode": "failure-reason-code",
+}
 
 
 class MalformedReport(ValueError):
@@ -184,16 +225,20 @@ def _isJSON(data: bytes) -> bool:
 
 
 def _decode(text: bytes) -> object:
-    text = text.removeprefix(_BOM).lstrip()
     if len(text) > MAX_JSON:
         _malformed("report", f"larger than {MAX_JSON} bytes")
+    encoding = json.detect_encoding(text)
+    if encoding not in ("utf-8", "utf-8-sig"):
+        text = text.decode(encoding, "replace").encode("utf-8", "replace")
+    # Some files begin with other octets.
+    text = text[max(0, text.find(b"{", 0, _MAX_LINE)) :]
     if text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES:
         _malformed("report", f"more than {MAX_VALUES} values")
     if _depth(text) > MAX_DEPTH:
         _malformed("report", "nested too deeply")
     decoder = json.JSONDecoder(parse_constant=_noConstant)
     try:
-        value: object = decoder.raw_decode(text.decode("utf-8"))[0]
+        value: object = decoder.raw_decode(text.decode("utf-8", "replace"))[0]
     except ValueError as error:
         _malformed("report", f"not JSON ({error})")
     return value
@@ -219,12 +264,9 @@ def _policy(value: object, where: str) -> ReceivedPolicy:
     failures = entry.get("failure-details") or []
     if not isinstance(failures, list):
         _malformed(f"{where}.failure-details", "not an array")
-    domain = _text(policy, "policy-domain", f"{where}.policy")
-    if not domain:
-        _malformed(f"{where}.policy.policy-domain", "missing")
     return ReceivedPolicy(
         type=_text(policy, "policy-type", f"{where}.policy"),
-        domain=domain,
+        domain=_text(policy, "policy-domain", f"{where}.policy"),
         strings=_texts(policy, "policy-string", f"{where}.policy"),
         mxHosts=_texts(policy, "mx-host", f"{where}.policy"),
         succeeded=_count(summary, "total-successful-session-count", where),
@@ -253,15 +295,35 @@ def _failure(value: object, where: str) -> ReceivedFailure:
 def _object(value: object, where: str) -> dict[str, object]:
     if not isinstance(value, dict):
         _malformed(where, "missing" if value is None else "not an object")
-    return value
+    if value.keys() <= _MEMBERS:
+        return value
+    renamed = {_rename(name): each for name, each in value.items()}
+    return renamed | {name: value[name] for name in _MEMBERS & value.keys()}
+
+
+def _rename(name: str) -> str:
+    """
+    The name of a member in RFC 8460 4.4, from one with other separators or case, or
+    that of a draft.
+    """
+    letters = _NO_LETTER.sub("", name[:_MAX_LINE].lower())
+    return _SPELLINGS.get(letters, name)
 
 
 def _text(members: dict[str, object], name: str, where: str) -> str:
     value = members.get(name)
     if value is None:
         return ""
+    return _checked(value, f"{where}.{name}")
+
+
+def _checked(value: object, where: str) -> str:
     if not isinstance(value, str):
-        _malformed(f"{where}.{name}", "not a string")
+        _malformed(where, "not a string")
+    if len(value) > MAX_TEXT:
+        _malformed(where, f"longer than {MAX_TEXT} characters")
+    if value.isascii():
+        return value
     # JSON can contain lone surrogates, which can't be encoded.
     return value.encode("utf-8", "replace").decode("utf-8")
 
@@ -271,18 +333,25 @@ def _texts(members: dict[str, object], name: str, where: str) -> tuple[str, ...]
     value = members.get(name)
     if value is None or value == "":
         return ()
+    where = f"{where}.{name}"
     if isinstance(value, str):
-        return (_text(members, name, where),)
+        return (_checked(value, where),)
     if not isinstance(value, list):
-        _malformed(f"{where}.{name}", "not an array of strings")
-    items = {str(number): each for number, each in enumerate(value)}
-    return tuple(_text(items, number, f"{where}.{name}") for number in items)
+        _malformed(where, "not an array of strings")
+    if len(value) > MAX_TEXTS:
+        _malformed(where, f"more than {MAX_TEXTS} strings")
+    return tuple(
+        _checked("" if each is None else each, f"{where}.{number}")
+        for number, each in enumerate(value)
+    )
 
 
 def _count(members: dict[str, object], name: str, where: str) -> int:
     value = members.get(name)
     if value is None:
         return 0
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):

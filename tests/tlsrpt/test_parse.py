@@ -182,7 +182,7 @@ class ReadTLSReportTests(SynchronousTestCase):
             ),
             (changed(("policies",), []), "report.policies: "),
             (changed(("policies",), [7]), "report.policies[0]: not an object"),
-            (changed(("policies", 0, "policy"), {}), "policy-domain: missing"),
+            (changed(("policies", 0, "policy"), None), "policy: missing"),
             (changed(summary, -1), "total-failure-session-count: out of range"),
             (changed(summary, 2**53), "total-failure-session-count: out of range"),
             (changed(summary, 1.5), "count: not a whole number"),
