@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,8 @@ from moxtls.dates import rfc3339, utcDay
 from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregateReport, ReceivedRecord
 from moxtls.queue.types import ReportKind
 from moxtls.received.describe import describeReport
-from moxtls.reportfiles import MAX_SIZE, ReceivedReport, readReport
+from moxtls.received.documents import MAX_INPUT
+from moxtls.received.read import ReceivedReport, readReport
 from moxtls.reporting.types import NoReport, OutgoingReport, ReportDraft, ReportPeriod
 from moxtls.tlsrpt.parse import (
     MalformedReport,
@@ -267,9 +267,9 @@ async def show(shell: Shell, arguments: argparse.Namespace) -> int:
 def _readFile(shell: Shell, file: str) -> ReceivedReport:
     try:
         if file == STDIN:
-            return readReport(shell.stdin.read(MAX_SIZE + 1))
+            return readReport(shell.stdin.read(MAX_INPUT + 1))
         with Path(file).open("rb") as opened:
-            return readReport(opened.read(MAX_SIZE + 1))
+            return readReport(opened.read(MAX_INPUT + 1))
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}") from None
     except ValueError as error:
@@ -357,7 +357,7 @@ def _record(record: ReceivedRecord) -> dict[str, object]:
                 "disposition": record.disposition,
                 "dkim": record.dkimAligned,
                 "spf": record.spfAligned,
-                "reasons": [asdict(each) for each in record.reasons],
+                "reasons": [each._asdict() for each in record.reasons],
             },
         },
         "identifiers": {
@@ -375,6 +375,6 @@ def _record(record: ReceivedRecord) -> dict[str, object]:
                 }
                 for each in record.dkim
             ],
-            "spf": [asdict(each) for each in record.spf],
+            "spf": [each._asdict() for each in record.spf],
         },
     }

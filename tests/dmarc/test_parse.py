@@ -154,8 +154,8 @@ MALFORMED = {
     "a negative count": WHOLE.replace("<count>3", "<count>-3"),
     "entities": '<!DOCTYPE feedback [<!ENTITY a "b">]>' + WHOLE.partition("?>")[2],
     "too deep": "<feedback>" + "<a>" * 100,
-    "too wide": "<feedback>" + "<a/>" * (parse.MAX_ELEMENTS + 1),
-    "too long": "<feedback><a>" + "x" * (parse.MAX_TEXT + 1) + "</a></feedback>",
+    "too wide": "<feedback>" + "<a/>" * parse.MAX_RECORD,
+    "too long": WHOLE.replace("Receiver", "x" * (parse.MAX_TEXT + 1)),
     "no such encoding": '<?xml version="1.0" encoding="klingon"?><feedback/>',
 }
 
@@ -225,25 +225,33 @@ class ParseTests(SynchronousTestCase):
 
     def test_headBetweenRecords(self) -> None:
         """
-        Elements outside records are limited wherever they stand, as all are kept
-        until the end.
+        The elements of the head may be between records, and only the first of each
+        name counts.
         """
-        junk = "<a/>" * (parse.MAX_ELEMENTS // 2)
-        record = "<record><row><count>1</count></row></record>"
-        text = f"<feedback>{(junk + record) * 3}</feedback>".encode()
-        with self.assertRaisesRegex(MalformedReport, "too many elements"):
-            parseAggregateReport(text)
+        first, start, rest = WHOLE.partition("<policy_published>")
+        published, end, rest = rest.partition("</policy_published>")
+        about = start + published + end
+        again = about.replace("example.org", "b.example")
+        text = f"{first}{RECORD}{about}{again}{rest}".encode()
+        report = parseAggregateReport(text)
+        self.assertEqual((report.domain, report.messages), ("example.org", 6))
 
     def test_large(self) -> None:
         """
-        The number of records has no limit but that of the whole.
+        Records, their number and what is between them are limited.
         """
         many = parseAggregateReport(REPORT.format(records=RECORD * 2000).encode())
         self.assertEqual((len(many.records), many.messages), (2000, 6000))
-        error = self.assertRaises(
-            MalformedReport, parseAggregateReport, b" " * (parse.MAX_XML + 1)
-        )
-        self.assertIn("larger than", str(error))
+        blank = " " * (parse.MAX_RECORD + parse.CHUNK)
+        for text in (blank + WHOLE, WHOLE.replace("<row>", f"{blank}<row>")):
+            with self.assertRaises(MalformedReport):
+                parseAggregateReport(text.encode())
+        self.patch(parse, "MAX_RECORDS", 2)
+        with self.assertRaisesRegex(MalformedReport, "more than 2 records"):
+            parseAggregateReport(REPORT.format(records=RECORD * 3).encode())
+        self.patch(parse, "MAX_ELEMENTS", 40)
+        with self.assertRaisesRegex(MalformedReport, "more than 40 elements"):
+            parseAggregateReport(REPORT.format(records=RECORD * 2).encode())
 
     def test_described(self) -> None:
         """
