@@ -108,7 +108,7 @@ def _sent(data: bytes) -> None:
     Received reports, in any container.
     """
     from moxtls.received.describe import describeReport
-    from moxtls.reportfiles import readReport
+    from moxtls.received.read import readReport
     from moxtls.tlsrpt.parse import MalformedReport
 
     try:
@@ -290,10 +290,11 @@ TARGETS = {
     "sent": Target(
         _sent,
         (
-            "moxtls.reportfiles",
-            "moxtls.reportfiles",
+            "moxtls.received.read",
+            "moxtls.received.documents",
             "moxtls.message.mime",
             "moxtls.dmarc.parse",
+            "moxtls.tlsrpt.parse",
         ),
         (
             b"Content-Type: multipart/report; boundary=b\n\n--b\n"

@@ -32,7 +32,7 @@ from tests.cli.test_evaluations import ROW
 from tests.configs import ed25519Key
 from tests.corpus import corpus
 from tests.dmarc.test_parse import MESSAGE as FEEDBACK
-from tests.test_reportfiles import XML, zipped
+from tests.received.test_read import XML, zipped
 
 SIGNING = """
 [Domains."example.org".DKIM.Selectors.s]
@@ -369,7 +369,7 @@ MALFORMED = {
     "NaN": JSON.replace(b" 5,", b" NaN,"),
     "huge number": JSON.replace(b" 5,", b" " + b"9" * 5000 + b","),
     "negative": JSON.replace(b" 5,", b" -5,"),
-    "text for a number": JSON.replace(b" 5,", b' "5",'),
+    "text for a number": JSON.replace(b" 5,", b' "five",'),
     "no date": JSON.replace(b"2026-11-23T00:00:00Z", b"yesterday"),
     "escapes": b'{"date-range": {"start-datetime": "\\u001b[2J\\n"}, "policies": [1]}',
     "message without a report": b"Subject: hi\r\n\r\nhello\r\n",
