@@ -37,7 +37,7 @@ async def gather(pending: Sequence[Deferred[T]]) -> list[T]:
     @raise Exception: The first failure, C{CancelledError} included: C{gatherResults}
         alone would hide it in a C{FirstError}.
     """
-    if all(each.called for each in pending):
+    if all(each.called and not isinstance(each.result, Failure) for each in pending):
         # As with answers out of a cache.
         return [await each for each in pending]
     try:

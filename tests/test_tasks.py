@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.tasks import (
@@ -14,8 +14,32 @@ from moxtls.tasks import (
     SharedTask,
     TaskGroup,
     TooManyWaiting,
+    gather,
     ignoreCancelled,
 )
+
+
+class GatherTests(SynchronousTestCase):
+    """
+    Tests for L{gather}.
+    """
+
+    def test_failures(self) -> None:
+        """
+        The first of several failures is raised, and none is left unhandled, whether
+        they come at once or later.
+        """
+        for count in (0, 1, 2):
+            pending: list[Deferred[int]] = [Deferred() for _ in range(3)]
+            for each in pending[:count]:
+                each.errback(KeyError(count))
+            gathered = Deferred.fromCoroutine(gather(pending))
+            for each in pending[count:]:
+                each.errback(KeyError(count))
+            self.failureResultOf(gathered, KeyError)
+        failed: list[Deferred[int]] = [fail(KeyError()), succeed(1), fail(KeyError())]
+        gathered = Deferred.fromCoroutine(gather(failed))
+        self.failureResultOf(gathered, KeyError)
 
 
 class TaskGroupTests(SynchronousTestCase):

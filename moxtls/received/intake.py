@@ -75,6 +75,8 @@ class ReportReader:
     its process takes no others with it.  The clients take turns.
     """
 
+    log = Logger()
+
     def __init__(
         self,
         clock: IReactorTime,
@@ -126,6 +128,13 @@ class ReportReader:
             raise ReadingUnavailable("there is no process that reads reports") from None
         except WorkerLost:
             return ReadResult((), (Unreadable(name, LOST),))
+        except CancelledError:
+            raise
+        except Exception as error:
+            # Another attempt would end in the same way.
+            self.log.failure("reading a report failed")
+            why = f"reading it failed: {type(error).__name__}"
+            return ReadResult((), (Unreadable(name, why),))
         return found
 
     def _started(self, source: Input, name: str) -> Deferred[ReadResult]:

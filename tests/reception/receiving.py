@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from moxtls.authentication.check import MessageAuthenticator
-from moxtls.config import parse
+from moxtls.config import Config, parse
 from moxtls.dmarc.evaluation import EvaluationRecorder
 from moxtls.dmarc.types import VerdictEvent
 from moxtls.dmarc.verdict import LocalPolicy
@@ -31,6 +31,7 @@ from moxtls.reception.acceptor import LocalDomains, Reception
 from moxtls.reception.delivery import MailboxDelivery, VerdictDispatcher
 from moxtls.reception.recipients import Directory
 from moxtls.reception.reportaddresses import ReportAddresses
+from moxtls.reception.reports import MailedReports
 from moxtls.reporting.handover import ReportDeliveryTracker
 from moxtls.smtp.server.state import TransactionState
 from moxtls.smtp.server.syntax import MailParameters
@@ -140,6 +141,12 @@ class ReceptionCase(SynchronousTestCase):
             lambda: 0,
         )
 
+    def mailedReports(self, config: Config) -> MailedReports | None:
+        """
+        What takes in reports; nothing unless a test has it.
+        """
+        return None
+
     def made(self, checks: MessageAuthenticator | None) -> Reception:
         config = parse(self.config, "moxtls.toml")
         ledger, clock = self.ledger, self.clock
@@ -157,6 +164,7 @@ class ReceptionCase(SynchronousTestCase):
             ReportAddresses(
                 clock, self.dns, config.domains, equivalents=self.directory.equivalents
             ).include,
+            self.mailedReports(config),
         )
         recorder = EvaluationRecorder(clock, ledger.evaluations, True)
         self.dispatcher = VerdictDispatcher(
