@@ -16,7 +16,7 @@ from dataclasses import replace
 from moxtls.authentication.outcome import AuthenticationOutcome
 from moxtls.authentication.results import AuthResult, DKIMResult
 from moxtls.dates import DAY, MINUTE, rfc3339
-from moxtls.domain import Domain, InvalidDomain
+from moxtls.domain import Domain
 from moxtls.received.types import (
     AcceptedReport,
     Origin,
@@ -99,8 +99,7 @@ def _judgeTLS(
 ) -> AcceptedReport | RefusedReport:
     default = report.domainHint or reported
     policies = tuple(
-        replace(each, domain=_canonical(each.domain) or default)
-        for each in report.policies
+        replace(each, domain=each.domain or default) for each in report.policies
     )
     report = replace(report, policies=policies)
     named = dict.fromkeys(each.domain for each in policies)
@@ -108,16 +107,6 @@ def _judgeTLS(
     if not counted:
         return _refused(report, origin, _notOurs(tuple(named)))
     return AcceptedReport(report, origin, counted)
-
-
-def _canonical(text: str) -> str:
-    """
-    A policy domain as in C{ours}; as it is if it is none.
-    """
-    try:
-        return Domain.parse(text).ascii
-    except InvalidDomain:
-        return text
 
 
 def _notOurs(domains: Collection[str]) -> str:

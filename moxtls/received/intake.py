@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from moxtls.dates import MINUTE
 from moxtls.outages import logUnlessOutage
 from moxtls.received.interfaces import IReceivedReportStore, IReportIntakeObserver
+from moxtls.received.read import readReports
 from moxtls.received.types import (
     AcceptedReport,
     AddResult,
@@ -29,8 +30,6 @@ from moxtls.received.types import (
 from moxtls.tasks import FairSemaphore, TaskGroup, TooManyWaiting, gather
 from moxtls.workers.process import NoWorker, Worker, WorkerLost
 
-#: Octets of an input.
-MAX_INPUT = 25 * 2**20
 #: Seconds after which a process that reads one input is killed.
 READ_TIMEOUT = MINUTE
 #: Inputs of one client that wait for a process, and the seconds that one waits.
@@ -69,6 +68,13 @@ class IntakeResult:
     added: AddResult | None
 
 
+def readInput(argument: tuple[bytes | str, str]) -> ReadResult:
+    """
+    Read an input, given with its name.
+    """
+    return readReports(*argument)
+
+
 class ReportReader:
     """
     Reads inputs in worker processes, one at a time in each, so that an input that ends
@@ -81,7 +87,7 @@ class ReportReader:
         self,
         clock: IReactorTime,
         workers: Sequence[Worker],
-        function: Callable[[tuple[bytes | str, str]], ReadResult],
+        function: Callable[[tuple[bytes | str, str]], ReadResult] = readInput,
     ) -> None:
         """
         @param workers: With a timeout, such as L{READ_TIMEOUT}.

@@ -19,7 +19,8 @@ from moxtls.message.addresses import authorDomains
 from moxtls.message.header import REPORT_RESULT, ClientInfo, Header
 from moxtls.message.spooled import SpooledMessage
 from moxtls.received.authenticity import judgeMailed
-from moxtls.received.intake import MAX_INPUT, IntakeResult, ReportIntake
+from moxtls.received.documents import MAX_INPUT
+from moxtls.received.intake import IntakeResult, ReportIntake
 from moxtls.received.types import (
     AcceptedReport,
     AddResult,

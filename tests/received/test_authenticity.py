@@ -303,8 +303,6 @@ class JudgeTests(SynchronousTestCase):
         names = ["our.example", "other.example", "mx.our.example"]
         found = self.counted(tlsReport(*names))
         self.assertEqual(found, ({"our.example", "mx.our.example"}, names))
-        found = self.counted(tlsReport("OUR.example.", "a b"))
-        self.assertEqual(found, ({"our.example"}, ["our.example", "a b"]))
 
     def test_withoutDomain(self) -> None:
         """
