@@ -728,6 +728,13 @@ class Config:
     def nodeName(self) -> str:
         return self.node or self.hostname.ascii
 
+    @property
+    def reportedDomains(self) -> frozenset[str]:
+        """
+        The domains, in A-labels, reports about which are accepted.
+        """
+        return frozenset(each.ascii for each in (self.hostname, *self.domains))
+
 
 #: Every class that a table in the file becomes.
 TABLES = (

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from moxtls.authentication.outcome import AuthenticationOutcome
-from moxtls.domain import Domain
 from moxtls.message.addresses import authorDomains
 from moxtls.message.header import REPORT_RESULT, ClientInfo, Header
 from moxtls.message.spooled import SpooledMessage
@@ -54,15 +53,15 @@ class MailedReports:
     log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, intake: ReportIntake, domains: Iterable[Domain]
+        self, clock: IReactorTime, intake: ReportIntake, ours: Collection[str]
     ) -> None:
         """
         @param clock: For dates.
-        @param domains: Those reports about which are accepted.
+        @param ours: As for L{judge <moxtls.received.authenticity.judge>}.
         """
         self._clock = clock
         self._intake = intake
-        self._ours = frozenset(each.ascii for each in domains)
+        self._ours = ours
 
     async def take(
         self,

@@ -63,7 +63,7 @@ class MailedReportsTests(ReceptionCase):
         self.worker = InlineWorker()
         reader = ReportReader(self.clock, [cast(Worker, self.worker)], readWords)
         intake = ReportIntake(cast(IReceivedReportStore, self.store), reader)
-        return MailedReports(self.clock, intake, (config.hostname, *config.domains))
+        return MailedReports(self.clock, intake, config.reportedDomains)
 
     def fields(self, account: str = "anna", mailbox: str = "TLSRPT") -> list[bytes]:
         """
