@@ -46,7 +46,11 @@ from moxtls.domain import Domain
 from moxtls.regularfiles import checkedFile
 from moxtls.smtp.passwords import InvalidPassword, StoredPassword
 from moxtls.tls.openssl import TrustStore, loadTrustStore
-from moxtls.tls.server import ReloadingContext, certificateProblems
+from moxtls.tls.server import (
+    IServerTLSObserver,
+    ReloadingContext,
+    certificateProblems,
+)
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 #: The C{s=} tag of a key that signs TLS reports only (RFC 8460 3).
@@ -299,7 +303,9 @@ class ConfigFiles:
         service = TLSRPT_SERVICE if selector.purpose is Purpose.TLSRPT else ""
         return Signer(domain, name, key, service)
 
-    def tls(self, name: str, listener: Listener) -> ReloadingContext | None:
+    def tls(
+        self, name: str, listener: Listener, observer: IServerTLSObserver | None = None
+    ) -> ReloadingContext | None:
         """
         The certificates of a listener: its own, and those of domains for SNI; C{None}
         if TLS is off.
@@ -312,7 +318,7 @@ class ConfigFiles:
             if local.certificateFile
         )
         own = self._certificate(f"Listeners.{name}", listener)
-        return ReloadingContext(*own, more)
+        return ReloadingContext(*own, more, observer)
 
     def _certificate(
         self, table: str, named: Listener | LocalDomain

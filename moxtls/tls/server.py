@@ -13,10 +13,12 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from zope.interface import implementer
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
 
 from moxtls.regularfiles import checkedFile
-from moxtls.tls.openssl import TLSConnection
+from moxtls.tls.openssl import TLSConnection, tlsErrorOf
+from moxtls.tls.session import TLSError
 
 # RFC 9325 4.2.1: no ciphers without authentication, none that are broken; OpenSSL
 # orders the rest.
@@ -27,6 +29,57 @@ _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
 
 #: Names of a certificate that are listed in a message.
 MAX_LISTED = 5
+
+
+class IServerTLSObserver(Interface):
+    """
+    Is told of the TLS events of one listener.  Methods must not fail.
+    """
+
+    def handshakeFailed(error: TLSError) -> None:
+        """
+        Called when a handshake that the client began has failed.
+        """
+
+    def certificateUsed(certificate: x509.Certificate, isDefault: bool) -> None:
+        """
+        Called when a certificate begins to be used, at the start too.
+
+        @param isDefault: False if it is used only for clients that ask for its name.
+        """
+
+
+class _ServerConnection(TLSConnection):
+    """
+    A connection that tells an observer if its handshake fails.
+    """
+
+    observer: IServerTLSObserver | None = None
+    _calls = 0
+
+    def do_handshake(self) -> None:
+        self._calls += 1
+        try:
+            super().do_handshake()
+        except (SSL.WantReadError, SSL.WantWriteError):
+            raise
+        except SSL.Error:
+            self._failed(tlsErrorOf(Failure()))
+            raise
+        self.observer = None
+
+    def bio_shutdown(self) -> None:
+        # The transport is lost.  Twisted continues the handshake when data arrives: a
+        # connection without any, as of clients that only look whether the port is open,
+        # is no handshake.
+        if self._calls > 1:
+            self._failed(TLSError(TLSError.Kind.CLOSED))
+        super().bio_shutdown()
+
+    def _failed(self, error: TLSError) -> None:
+        observer, self.observer = self.observer, None
+        if observer is not None:
+            observer.handshakeFailed(error)
 
 
 class CertifiedKey:
@@ -48,11 +101,13 @@ class CertifiedKey:
         certFile: Path,
         keyFile: Path,
         choose: Callable[[SSL.Connection], None] | None = None,
+        used: Callable[[x509.Certificate], None] | None = None,
     ) -> None:
         """
         @param certFile: PEM: the certificate, and those between it and a root.
         @param keyFile: PEM, without a passphrase.
         @param choose: Called during each handshake, after the client has sent SNI.
+        @param used: Called when a certificate begins to be used, if it can be read.
 
         @raise OSError: A file can't be read.
         @raise SSL.Error: They are no certificate and key that go together.
@@ -60,6 +115,7 @@ class CertifiedKey:
         self._certFile = certFile
         self._keyFile = keyFile
         self._choose = choose
+        self._used = used
         self._seen = self._look()
         self._lastError = ""
         self.context, self.names = self._load()
@@ -109,7 +165,12 @@ class CertifiedKey:
         context.check_privatekey()
         if self._choose is not None:
             context.set_tlsext_servername_callback(self._choose)
-        return context, _names(pem)
+        certificate = _certificate(pem)
+        if certificate is None:
+            return context, frozenset()
+        if self._used is not None:
+            self._used(certificate)
+        return context, certificateNames(certificate)
 
 
 def coversHost(names: frozenset[str], host: str) -> bool:
@@ -137,24 +198,27 @@ def certificateProblems(
         yield f"the certificate expired on {end:%Y-%m-%d}"
     if now < begin.timestamp():
         yield f"the certificate is not valid before {begin:%Y-%m-%d}"
-    names = _namesOf(certificate)
+    names = certificateNames(certificate)
     if host and not coversHost(names, host):
         listed = ", ".join(sorted(names)[:MAX_LISTED]) or "no name at all"
         yield f"the certificate is for {listed}, and not for Hostname"
 
 
-def _names(pem: bytes) -> frozenset[str]:
+def _certificate(pem: bytes) -> x509.Certificate | None:
     """
-    The names of a certificate; none if they can't be read: OpenSSL accepts such a
-    certificate, and it works for clients without SNI.
+    A certificate; C{None} if it can't be read: OpenSSL accepts such a certificate, and
+    it works for clients without SNI.
     """
     try:
-        return _namesOf(x509.load_pem_x509_certificate(pem))
+        return x509.load_pem_x509_certificate(pem)
     except ValueError:
-        return frozenset()
+        return None
 
 
-def _namesOf(certificate: x509.Certificate) -> frozenset[str]:
+def certificateNames(certificate: x509.Certificate) -> frozenset[str]:
+    """
+    The DNS names of a certificate, in lower case.
+    """
     try:
         found = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
@@ -176,20 +240,26 @@ class ReloadingContext:
     """
 
     def __init__(
-        self, certFile: Path, keyFile: Path, more: Sequence[tuple[Path, Path]] = ()
+        self,
+        certFile: Path,
+        keyFile: Path,
+        more: Sequence[tuple[Path, Path]] = (),
+        observer: IServerTLSObserver | None = None,
     ) -> None:
         """
         @param certFile: PEM: the default certificate, and those between it and
             a root.
         @param keyFile: PEM, without a passphrase.
         @param more: Such pairs for other names.
+        @param observer: Of the listener.
 
         @raise OSError: A file can't be read.
         @raise SSL.Error: They are no certificate and key that go together.
         """
         choose = self._choose if more else None
-        self._default = CertifiedKey(certFile, keyFile, choose)
-        self._more = [CertifiedKey(*pair) for pair in more]
+        self._observer = observer
+        self._default = CertifiedKey(certFile, keyFile, choose, self._used(True))
+        self._more = [CertifiedKey(*pair, used=self._used(False)) for pair in more]
 
     def serverConnectionForTLS(
         self, tlsProtocol: TLSMemoryBIOProtocol
@@ -198,7 +268,16 @@ class ReloadingContext:
         Begin one handshake.
         """
         self._default.refresh()
-        return TLSConnection(self._default.context, None)
+        connection = _ServerConnection(self._default.context, None)
+        connection.observer = self._observer
+        return connection
+
+    def _used(self, isDefault: bool) -> Callable[[x509.Certificate], None]:
+        def used(certificate: x509.Certificate) -> None:
+            if self._observer is not None:
+                self._observer.certificateUsed(certificate, isDefault)
+
+        return used
 
     def _choose(self, connection: SSL.Connection) -> None:
         """

@@ -193,7 +193,7 @@ class FileTests(ConfigFilesCase):
             (folder / "cert.pem", folder / "key.pem")
             for folder in (self.folder, self.folder / "d")
         )
-        self.assertEqual(given[-1], (*own, (theirs,)))
+        self.assertEqual(given[-1], (*own, (theirs,), None))
         configFiles = writeConfig(self.folder, LISTENER)
         self.assertIsNotNone(configFiles.tls("a", configFiles.config.listeners["a"]))
 
