@@ -35,7 +35,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
 
-def _name() -> TypeEngine[str]:
+def nameType() -> TypeEngine[str]:
     """
     A text column sorted by octets on every database, independent of its locale: for
     domains in A-labels and other sort keys.
@@ -60,8 +60,8 @@ tlsResult = Table(
     metadata,
     Column("key", LargeBinary, primary_key=True),
     Column("day", Date, nullable=False),
-    Column("policy_domain", _name(), nullable=False),
-    Column("recipient_domain", _name(), nullable=False),
+    Column("policy_domain", nameType(), nullable=False),
+    Column("recipient_domain", nameType(), nullable=False),
     Column("is_host", Boolean, nullable=False),
     Column("policy_type", Text, nullable=False),
     # JSON lists of strings.
@@ -124,10 +124,10 @@ outgoingReport = Table(
     metadata,
     Column("digest", LargeBinary, primary_key=True),
     Column("kind", Text, nullable=False),
-    Column("domain", _name(), nullable=False),
+    Column("domain", nameType(), nullable=False),
     Column("span_start", BigInteger, nullable=False),
     Column("span_end", BigInteger, nullable=False),
-    Column("destination", _name(), nullable=False),
+    Column("destination", nameType(), nullable=False),
     Column("phase", Integer, nullable=False),
     Column("report_id", Text, nullable=False),
     Column("sender", Text, nullable=False),
@@ -156,9 +156,9 @@ suppression = Table(
     "suppression",
     metadata,
     Column("digest", LargeBinary, primary_key=True),
-    Column("destination", _name(), nullable=False),
+    Column("destination", nameType(), nullable=False),
     # Empty for all kinds.
-    Column("kind", _name(), nullable=False),
+    Column("kind", nameType(), nullable=False),
     Column("until", Double, nullable=False),
     Column("created", Double, nullable=False),
     Column("comment", Text, nullable=False),
@@ -170,8 +170,8 @@ suppression = Table(
 dmarcTally = Table(
     "dmarc_tally",
     metadata,
-    Column("policy_domain", _name(), primary_key=True),
-    Column("part", _name(), primary_key=True),
+    Column("policy_domain", nameType(), primary_key=True),
+    Column("part", nameType(), primary_key=True),
     # The Unix second in which the hour begins.
     Column("hour", BigInteger, primary_key=True, autoincrement=False),
     # The reporting interval.
@@ -219,7 +219,7 @@ reportClosing = Table(
     "report_closing",
     metadata,
     Column("kind", Text, primary_key=True),
-    Column("domain", _name(), primary_key=True),
+    Column("domain", nameType(), primary_key=True),
     Column("until", BigInteger, primary_key=True, autoincrement=False),
     sqlite_with_rowid=False,
 )
@@ -230,9 +230,9 @@ reportClosing = Table(
 senderHistory = Table(
     "sender_history",
     metadata,
-    Column("account", _name(), primary_key=True),
-    Column("domain", _name(), primary_key=True),
-    Column("sign", _name(), primary_key=True),
+    Column("account", nameType(), primary_key=True),
+    Column("domain", nameType(), primary_key=True),
+    Column("sign", nameType(), primary_key=True),
     Column("day", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -242,7 +242,7 @@ Index("ix_sender_history_domain", senderHistory.c.domain)
 stsPolicy = Table(
     "mta_sts_policy",
     metadata,
-    Column("domain", _name(), primary_key=True),
+    Column("domain", nameType(), primary_key=True),
     Column("mode", Text, nullable=True),
     Column("max_age", BigInteger, nullable=False),
     # JSON lists of strings.
@@ -277,24 +277,17 @@ Columns = ReadOnlyColumnCollection[str, Any]
 Row = tuple[object, ...]
 
 
-class Upsert:
+class BulkInsert:
     """
-    Inserts rows into a table, or updates those whose primary key exists.
+    Inserts rows into a table.
 
     The statement is compiled once for each kind of database, and the driver is
     given the rows as they are: half of SQLAlchemy's time for a row goes into
     parameters.
     """
 
-    def __init__(
-        self, table: Table, change: Callable[[Columns, Columns], Mapping[str, object]]
-    ) -> None:
-        """
-        @param change: From the columns of the existing row and those of the new
-            one, makes the new values of the existing row.
-        """
+    def __init__(self, table: Table) -> None:
         self._table = table
-        self._change = change
         self._compiled: dict[str, str] = {}
 
     def __call__(self, connection: Connection, rows: Sequence[Row]) -> None:
@@ -311,17 +304,48 @@ class Upsert:
             connection.exec_driver_sql(statement, list(rows))
 
     def _compile(self, dialect: Dialect) -> str:
-        table = self._table
-        statement = insertInto(table, dialect.name)
-        statement = statement.on_conflict_do_update(
-            index_elements=list(table.primary_key),
-            set_=self._change(table.columns, statement.excluded),
-        )
+        statement = self._statement(insertInto(self._table, dialect.name))
         compiled = statement.compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
-        columns = [column.name for column in table.columns]
+        columns = [column.name for column in self._table.columns]
         assert compiled.positiontup == columns, compiled.positiontup
         return str(compiled)
+
+    def _statement(self, insert: Insert) -> Insert:
+        return insert
+
+
+class InsertMissing(BulkInsert):
+    """
+    Inserts rows into a table, except those whose primary key exists.
+    """
+
+    def _statement(self, insert: Insert) -> Insert:
+        return insert.on_conflict_do_nothing(
+            index_elements=list(self._table.primary_key)
+        )
+
+
+class Upsert(BulkInsert):
+    """
+    Inserts rows into a table, or updates those whose primary key exists.
+    """
+
+    def __init__(
+        self, table: Table, change: Callable[[Columns, Columns], Mapping[str, object]]
+    ) -> None:
+        """
+        @param change: From the columns of the existing row and those of the new
+            one, makes the new values of the existing row.
+        """
+        super().__init__(table)
+        self._change = change
+
+    def _statement(self, insert: Insert) -> Insert:
+        return insert.on_conflict_do_update(
+            index_elements=list(self._table.primary_key),
+            set_=self._change(self._table.columns, insert.excluded),
+        )
 
 
 def insertInto(table: Table, dialect: str) -> Insert:
