@@ -18,6 +18,8 @@ from twisted.internet.interfaces import IReactorFromThreads
 from moxtls.ledger.database import Database, beginWith, migrate
 from moxtls.ledger.evaluations import EvaluationStore
 from moxtls.ledger.groupcommit import makeReader, makeWriter
+from moxtls.ledger.listenerhistory import ListenerHistory
+from moxtls.ledger.receivedreports import ReceivedReportStore
 from moxtls.ledger.reports import ReportArchive
 from moxtls.ledger.stores import Leases, PolicyStore, SenderHistory, Suppressions
 from moxtls.ledger.tables import ledgerIdentity
@@ -38,6 +40,10 @@ class Ledger:
     @ivar archive: L{IReportArchive <moxtls.interfaces.IReportArchive>}.
     @ivar suppressions: L{ISuppressions <moxtls.interfaces.ISuppressions>}.
     @ivar leases: L{ILeases <moxtls.interfaces.ILeases>}.
+    @ivar received: L{IReceivedReportStore
+        <moxtls.received.interfaces.IReceivedReportStore>}.
+    @ivar listenerHistory: L{IListenerHistory
+        <moxtls.received.interfaces.IListenerHistory>}.
     """
 
     def __init__(
@@ -90,6 +96,8 @@ class Ledger:
         self.policies = PolicyStore(*parts)
         self.suppressions = Suppressions(*parts)
         self.leases = Leases(self._writer)
+        self.received = ReceivedReportStore(*parts)
+        self.listenerHistory = ListenerHistory(*parts)
 
     def stop(self) -> Deferred[None]:
         """
