@@ -15,7 +15,7 @@ from datetime import UTC
 from email.utils import parseaddr, parsedate_to_datetime
 from functools import lru_cache
 from hashlib import blake2b
-from json import JSONEncoder
+from json.encoder import encode_basestring
 from typing import NoReturn
 
 from moxtls.dates import DAY
@@ -51,7 +51,7 @@ from moxtls.tlsrpt.parse import (
 )
 
 #: Rows in a block, and characters of their details.
-MAX_ROWS = 4096
+MAX_ROWS = 1000
 MAX_DETAILS = 1024 * 1024
 #: Octets of all blocks and of the report in gzip, for one input.
 MAX_STORED = 32 * 1024 * 1024
@@ -63,8 +63,16 @@ LAST_SECOND = 4102444800
 
 _MAX_ADDRESS = 64
 _DIGEST = 16
-_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!\Z)|\Z)){4}", re.A)
-_json = JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+# Canonical addresses (RFC 5952 4), most of all: ipaddress takes several times as long.
+# Behind "::" it takes at most six groups that one group can't stand for.
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}\Z")
+_GROUP = "[1-9a-f][0-9a-f]{0,3}"
+_IPV6 = re.compile(
+    rf"({_GROUP}:{_GROUP}:{_GROUP}):"
+    rf"(?:((?:{_GROUP}:){{4}}{_GROUP})|(?:{_GROUP}:){{0,3}}:(?:{_GROUP}:){{0,2}}{_GROUP})\Z"
+)
+_MAX_COLONS = 6
 
 
 def _refuse(where: str, reason: str) -> NoReturn:
@@ -74,6 +82,7 @@ def _refuse(where: str, reason: str) -> NoReturn:
 # --- common --------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def canonicalName(text: str) -> str:
     """
     A domain name in A-labels and lower case; shortened, if it isn't one.
@@ -190,6 +199,9 @@ def canonicalAddress(text: str) -> tuple[str, str]:
     """
     if _IPV4.match(text):
         return text, text.rpartition(".")[0] + ".0/24"
+    found = _IPV6.match(text)
+    if found is not None and (found[2] or text.count(":") <= _MAX_COLONS):
+        return text, f"{found[1]}::/48"
     ip = parseIP(text[:_MAX_ADDRESS])
     if ip is None:
         return text[:_MAX_ADDRESS], text[:_MAX_ADDRESS]
@@ -266,15 +278,14 @@ class RowCollector:
         @return: Their digest, and the domain that was authenticated.
         """
         author = canonicalName(record.headerFrom)
-        details = {
-            "header_from": author,
-            "envelope_from": canonicalName(record.envelopeFrom),
-            "envelope_to": canonicalName(record.envelopeTo),
-            "dkim": [(canonicalName(each.domain), *each[1:]) for each in record.dkim],
-            "spf": [(canonicalName(each.domain), *each[1:]) for each in record.spf],
-            "reasons": record.reasons,
-        }
-        text = _json({name: value for name, value in details.items() if value})
+        text = _details(
+            ("dkim", _arrays(map(_result, record.dkim))),
+            ("envelope_from", _string(canonicalName(record.envelopeFrom))),
+            ("envelope_to", _string(canonicalName(record.envelopeTo))),
+            ("header_from", _string(author)),
+            ("reasons", _arrays(map(_array, record.reasons))),
+            ("spf", _arrays(map(_result, record.spf))),
+        )
         digest = blake2b(text.encode("utf-8"), digest_size=_DIGEST).digest()
         self._details[digest] = text
         self._size += len(text)
@@ -290,6 +301,31 @@ class RowCollector:
         self._size = 0
 
 
+def _details(*members: tuple[str, str]) -> str:
+    """
+    A JSON object of those members that aren't empty.
+    """
+    return "{" + ",".join([f'"{name}":{text}' for name, text in members if text]) + "}"
+
+
+def _string(text: str) -> str:
+    return encode_basestring(text) if text else ""
+
+
+def _arrays(items: Iterable[str]) -> str:
+    text = ",".join(items)
+    return f"[{text}]" if text else ""
+
+
+def _array(texts: Iterable[str]) -> str:
+    return f"[{','.join(map(encode_basestring, texts))}]"
+
+
+@lru_cache(maxsize=4096)
+def _result(result: ReceivedSignature | ReceivedSPF) -> str:
+    return _array((canonicalName(result.domain), *result[1:]))
+
+
 def _authenticated(
     author: str, dkim: Sequence[ReceivedSignature], spf: Sequence[ReceivedSPF]
 ) -> str:
@@ -298,12 +334,11 @@ def _authenticated(
     one that has most labels in common with the author's domain.
     """
     signers = [canonicalName(each.domain) for each in dkim if each.result == "pass"]
-    if signers:
+    if len(signers) > 1:
         labels = author.split(".")[::-1]
         return max(signers, key=lambda each: _common(labels, each))
-    return next(
-        (canonicalName(each.domain) for each in spf if each.result == "pass"), ""
-    )
+    passed = [canonicalName(each.domain) for each in spf if each.result == "pass"]
+    return (*signers, *passed, "")[0]
 
 
 def _common(labels: Sequence[str], name: str) -> int:

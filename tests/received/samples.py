@@ -97,7 +97,7 @@ def aggregateRecords(rows: int, seed: int = 1) -> Iterator[str]:
 
 def _address(chance: random.Random) -> str:
     if chance.random() < 0.25:
-        groups = ":".join(f"{chance.randrange(1, 65536):x}" for _ in range(4))
+        groups = ":".join(f"{chance.randrange(1, 65536):x}" for _ in range(2))
         return f"2001:db8:{groups}::{chance.randrange(1, 65536):x}"
     return ".".join(str(chance.randrange(1, 255)) for _ in range(4))
 
