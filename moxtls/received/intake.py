@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    TimeoutError,
+    maybeDeferred,
+)
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -134,7 +139,7 @@ class ReportReader:
             raise ReadingUnavailable("there is no process that reads reports") from None
         except WorkerLost:
             return ReadResult((), (Unreadable(name, LOST),))
-        except CancelledError:
+        except (CancelledError, ReadingUnavailable):
             raise
         except Exception as error:
             # Another attempt would end in the same way.
@@ -156,9 +161,23 @@ class ReportReader:
             self._turns.release()
             result.callback(found)
 
-        data = source if isinstance(source, bytes | str) else b"".join(source)
-        worker.call(self._function, (data, name)).addBoth(ended)
+        def call() -> Deferred[ReadResult]:
+            return worker.call(self._function, (_joined(source), name))
+
+        maybeDeferred(call).addBoth(ended)
         return result
+
+
+def _joined(source: Input) -> bytes | str:
+    """
+    @raise ReadingUnavailable: The file of a message can't be read.
+    """
+    if isinstance(source, bytes | str):
+        return source
+    try:
+        return b"".join(source)
+    except OSError as error:
+        raise ReadingUnavailable(f"a message can't be read: {error}") from None
 
 
 class ReportIntake:

@@ -4,6 +4,7 @@ Tests for L{moxtls.received.intake}, with real processes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -39,7 +40,7 @@ from moxtls.received.types import (
 )
 from moxtls.workers.process import IWorkerReactor, NoWorker, Worker
 from tests import MAX_WAIT as TIMEOUT
-from tests.received.reading import RecordingStore, readWords
+from tests.received.reading import InlineWorker, RecordingStore, readWords
 from tests.received.test_authenticity import NOW, OURS, tlsReport
 
 reactor = cast(IWorkerReactor, installed)
@@ -195,6 +196,22 @@ class ReaderTests(SynchronousTestCase):
         """
         reader = self.reader(HangingWorker(fail(NoWorker("gone"))))
         self.failureResultOf(reader.read(b"a"), ReadingUnavailable)
+
+    def test_brokenFile(self) -> None:
+        """
+        An input that can't be read now is to be sent again later, and takes no worker
+        away.
+        """
+
+        class Broken(list[bytes]):
+            def __iter__(self) -> Iterator[bytes]:
+                raise OSError("input/output error")
+
+        reader = self.reader(InlineWorker())
+        for _ in range(2):
+            self.failureResultOf(reader.read(Broken()), ReadingUnavailable)
+        found = self.successResultOf(reader.read([b"a"]))
+        self.assertEqual(len(found.reports), 1)
 
     def test_busy(self) -> None:
         """
