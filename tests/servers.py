@@ -82,6 +82,18 @@ def startPython(
     return process
 
 
+def children() -> list[int]:
+    """
+    The processes that this one has started.
+    """
+    parents = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            _, _, behind = file.read_text().rpartition(") ")
+            parents[int(file.parent.name)] = int(behind.split()[1])
+    return [each for each, parent in parents.items() if parent == os.getpid()]
+
+
 class ServerCase(TestCase):
     """
     Servers that use the DNS server C{self.dns}, which claims to validate.

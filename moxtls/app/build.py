@@ -7,7 +7,7 @@ flows. No decisions.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from random import SystemRandom
@@ -49,14 +49,23 @@ from moxtls.ledger.ledger import Ledger
 from moxtls.mtasts.cache import PolicyCache, PolicyFetcher, PolicyRefresher
 from moxtls.queue.spool import SpoolUnusable
 from moxtls.queue.types import ReportKind
+from moxtls.received.expiry import NAME as EXPIRY
+from moxtls.received.expiry import ExpiryService, retention
+from moxtls.received.intake import READ_TIMEOUT, ReportIntake, ReportReader
+from moxtls.received.interfaces import IReportIntakeObserver
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter
-from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
+from moxtls.reporting.service import (
+    Lease,
+    ReportOptions,
+    ReportPipeline,
+    ReportService,
+)
 from moxtls.smtp.client.connection import ClientSettings, addressEndpoint
 from moxtls.tls.session import certificateFailure
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
-from moxtls.workers.process import IWorkerReactor
+from moxtls.workers.process import IWorkerReactor, Worker
 
 #: Seconds for which an unreachable host isn't dialed again.
 HOST_PAUSE = 60.0
@@ -269,6 +278,27 @@ class Components:
             self._identity(),
             settings,
             newID,
+        )
+
+    def intake(self, observers: Iterable[IReportIntakeObserver] = ()) -> ReportIntake:
+        """
+        The intake of received reports.
+        """
+        worker = Worker(self.reactor, "received reports", READ_TIMEOUT, self.durations)
+        reader = ReportReader(self.durations, [worker])
+        return ReportIntake(self.ledger.received, reader, observers)
+
+    def expiry(self) -> ExpiryService:
+        """
+        The service that removes received reports in the end.
+        """
+        config, ledger = self.configFiles.config, self.ledger
+        return ExpiryService(
+            self.clock,
+            ledger.received,
+            ledger.listenerHistory,
+            Lease(self.clock, ledger.leases, EXPIRY, config.nodeName),
+            retention(config.receivedReports),
         )
 
     def _identity(self) -> ReportIdentity:

@@ -28,6 +28,7 @@ from moxtls.queue.schedule import GroupLimits, RetrySchedule
 from moxtls.queue.service import QueueService
 from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.types import Batch, ReportKind
+from moxtls.received.intake import ReportIntake
 from moxtls.reception.acceptor import LocalDomains, Reception
 from moxtls.reception.delivery import (
     HistoryRecorder,
@@ -36,6 +37,7 @@ from moxtls.reception.delivery import (
 )
 from moxtls.reception.recipients import Directory
 from moxtls.reception.reportaddresses import ReportAddresses
+from moxtls.reception.reports import MailedReports
 from moxtls.reception.submission import Submission
 from moxtls.reporting.destinations import bounceMailbox
 from moxtls.reporting.handover import HTTPSCourier, ReportDeliveryTracker
@@ -231,9 +233,11 @@ class InboundServices:
         base: Components,
         mailboxStores: MailboxStores,
         queue: IQueue,
+        intake: ReportIntake,
         observers: tuple[IVerdictObserver, ...] = (),
     ) -> None:
         """
+        @param intake: Of reports in received mail.
         @param observers: Further observers of verdicts, besides those that report
             them.
         """
@@ -262,13 +266,15 @@ class InboundServices:
             mailboxStores.directory.equivalents,
             base.localPolicy.suffixes,
         )
-        self._localDomains = self._makeLocalDomains(mailboxStores)
+        self._localDomains = self._makeLocalDomains(mailboxStores, intake)
         self._delivery = MailboxDelivery(mailboxStores.mailboxOf, queue)
         worker = Worker(base.reactor, "signatures", WORKER_TIMEOUT, base.durations)
         self._verifier = SignatureVerifier(worker, base.inThread)
         self._checks = base.checks(self._verifier)
 
-    def _makeLocalDomains(self, mailboxStores: MailboxStores) -> LocalDomains:
+    def _makeLocalDomains(
+        self, mailboxStores: MailboxStores, intake: ReportIntake
+    ) -> LocalDomains:
         base, config = self._base, self._base.configFiles.config
         tracker = ReportDeliveryTracker(
             base.clock, base.ledger.archive, base.ledger.suppressions
@@ -281,6 +287,7 @@ class InboundServices:
             config.postmaster.mailbox,
             tracker.bounced,
             self._reportAddresses.include,
+            MailedReports(base.clock, intake, config.reportedDomains),
         )
 
     def reception(self, isChecked: bool) -> IMessageDelivery:

@@ -31,6 +31,7 @@ from moxtls.outages import OutageLog
 from moxtls.queue.executor import InlineSpoolExecutor, ThreadedSpoolExecutor
 from moxtls.queue.service import QueueService
 from moxtls.queue.types import ReportKind
+from moxtls.received.intake import ReportIntake
 from moxtls.reporting.service import ReportService
 from moxtls.smtp.authenticator import MAX_CHECKS, Authenticator
 from moxtls.smtp.loginhistory import LoginHistory
@@ -66,6 +67,7 @@ class Server(Service):
     reports: ReportService
     dmarcReports: ReportService
     mailboxStores: MailboxStores
+    intake: ReportIntake
     incoming: InboundServices
     _logins: Authenticator | None
 
@@ -130,7 +132,11 @@ class Server(Service):
         self._stops.append(self.mailboxStores.stop)
         spool = ThreadedSpoolExecutor(self._reactor, self._configFiles.spool)
         self.queue = makeQueue(self.base, spool, self.mailboxStores)
-        self.incoming = InboundServices(self.base, self.mailboxStores, self.queue)
+        self.intake = self.base.intake()
+        self._stops.append(self.intake.stop)
+        self.incoming = InboundServices(
+            self.base, self.mailboxStores, self.queue, self.intake
+        )
         self._stops.append(self.incoming.stop)
         self.reports = self.base.reports(self.queue)
         self.dmarcReports = self.base.reports(self.queue, ReportKind.DMARC)
@@ -167,7 +173,12 @@ class Server(Service):
                 )
 
     def _startParts(self) -> None:
-        parts: list[Service] = [self.base.resolver, self.queue, self.base.refresher]
+        parts: list[Service] = [
+            self.base.resolver,
+            self.queue,
+            self.base.refresher,
+            self.base.expiry(),
+        ]
         config = self._configFiles.config
         for remark in self._configFiles.remarks(self._clock.seconds()):
             self.log.warn("{remark}", remark=remark)

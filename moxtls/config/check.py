@@ -137,7 +137,8 @@ def remarks(config: Config) -> Iterator[Inconsistency]:
     """
     for name, listener in config.listeners.items():
         if listener.service is Service.RECEPTION and not config.accounts:
-            reports = "" if config.hostTLSRPT is None else ", TLS reports"
+            isReported = config.hostTLSRPT or any(reportMailboxes(config))
+            reports = ", reports" if isReported else ""
             why = f"no Accounts: mail for postmaster, DSNs{reports}, and no other mail"
             yield f"Listeners.{name}", "Service", listener.service, f"{why} is taken"
 

@@ -4,7 +4,6 @@ Tests for L{moxtls.app.service}.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import smtplib
@@ -14,7 +13,6 @@ import threading
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from smtplib import SMTP
 from typing import Any
 
@@ -42,7 +40,14 @@ from tests.configs import HOSTNAME, writeConfig
 from tests.dns.server import Deviation
 from tests.ledger.values import MONDAY, ORG, report
 from tests.network import AcceptingDelivery
-from tests.servers import RECEPTION, SUBMISSION, ServerCase, closedPort, reactor
+from tests.servers import (
+    RECEPTION,
+    SUBMISSION,
+    ServerCase,
+    children,
+    closedPort,
+    reactor,
+)
 from tests.smtp.pem import writeCertificate
 from tests.smtp.scramclient import ScramClient
 
@@ -68,18 +73,6 @@ ACCOUNT = """
 [Accounts.anna.Destinations]
 "anna@example.com" = {}
 """
-
-
-def children() -> list[int]:
-    """
-    The processes that this one has started.
-    """
-    parents = {}
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            _, _, behind = file.read_text().rpartition(") ")
-            parents[int(file.parent.name)] = int(behind.split()[1])
-    return [each for each, parent in parents.items() if parent == os.getpid()]
 
 
 class SubmissionTests(ServerCase):
