@@ -33,8 +33,11 @@ MAX_PROLOG = CHUNK
 MAX_RECORD = 128 * 1024
 #: Records; large receivers are known to report on 100,000 sources.
 MAX_RECORDS = 500_000
-#: Elements; a record has some 25.
-MAX_ELEMENTS = 20_000_000
+#: Elements of a report, and as many more for each record; a record has some 25.
+MAX_ELEMENTS = 20_000
+MAX_ELEMENTS_EACH = 200
+#: Places where a report isn't well-formed.
+MAX_REPAIRS = 1_000_000
 #: Characters of a text in the head.
 MAX_TEXT = 4096
 #: RFC 9990 has no limit; no larger number of messages is plausible.
@@ -271,7 +274,7 @@ def _pieces(texts: Iterator[str]) -> Iterator[_Piece]:
             recordEnd = found[0]
         cut = text.rfind(recordEnd) + len(recordEnd)
         if cut >= len(recordEnd):
-            yield _Piece(text[:cut], line)
+            yield _Piece(_unprefixed(text[:cut], recordEnd), line)
             line += text.count("\n", 0, cut)
             text = text[cut:]
         if len(text) > MAX_RECORD:
@@ -281,7 +284,17 @@ def _pieces(texts: Iterator[str]) -> Iterator[_Piece]:
             text += next(texts)
         except StopIteration:
             _refuse(f"line {line + text.count(chr(10)) + 1}", "the report is cut off")
-    yield _Piece(text[:last], line)
+    yield _Piece(_unprefixed(text[:last], recordEnd), line)
+
+
+def _unprefixed(text: str, recordEnd: str) -> str:
+    """
+    Remove the namespace prefix that records have, which is declared outside of them.
+    """
+    prefix = recordEnd[2:].rpartition("record")[0]
+    if not prefix:
+        return text
+    return text.replace(f"<{prefix}", "<").replace(f"</{prefix}", "</")
 
 
 class _Reader:
@@ -295,13 +308,15 @@ class _Reader:
         self.head: dict[str, Element] = {}
         self._take = take
         self._records = 0
-        self._tags = 0
+        self._elements = 0
         self._isRepaired = False
+        self._repairs = 0
 
     def read(self, piece: _Piece) -> None:
-        self._tags += piece.text.count("<")
-        if self._tags > 2 * MAX_ELEMENTS:
-            _refuse(f"line {piece.line + 1}", f"more than {MAX_ELEMENTS} elements")
+        self._elements += piece.text.count("</") + piece.text.count("/>")
+        most = MAX_ELEMENTS + self._records * MAX_ELEMENTS_EACH
+        if self._elements > most:
+            _refuse(f"line {piece.line + 1}", f"more than {most} elements")
         for element in self._parsed(piece):
             if element.tag == "record":
                 self._records += 1
@@ -322,8 +337,12 @@ class _Reader:
                 pass
             # So are the others then, most likely.
             self._isRepaired = True
+        text, count = _REPAIRED.subn(_repair, piece.text)
+        self._repairs += count
+        if self._repairs > MAX_REPAIRS:
+            _refuse(f"line {piece.line + 1}", "too much is not well-formed")
         try:
-            return _parse(_REPAIRED.sub(_repair, piece.text))
+            return _parse(text)
         except ParseError as error:
             line, column = error.position
             where = f"line {piece.line + line}, column {column + 1}"
@@ -400,6 +419,8 @@ def _record(record: Element, where: str) -> ReceivedRecord:
     spf: list[ReceivedSPF] = []
     for each in results if results is not None else ():
         say = each.findtext
+        if not len(each):
+            continue
         if each.tag == "dkim":
             signature = ReceivedSignature(
                 say("domain", "").strip(),

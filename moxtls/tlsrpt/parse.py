@@ -17,9 +17,9 @@ from moxtls.message.mime import leafParts
 
 #: Octets of a message or compressed report, and of a report as JSON.
 MAX_MESSAGE = 15 * 1024 * 1024
-MAX_JSON = 8 * 1024 * 1024
+MAX_JSON = 4 * 1024 * 1024
 #: JSON values in a report; each takes some hundred octets of memory once parsed.
-MAX_VALUES = 200_000
+MAX_VALUES = 100_000
 #: Characters of a text.
 MAX_TEXT = 4096
 #: Nesting of arrays and objects; a report has six levels.
