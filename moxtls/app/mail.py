@@ -28,7 +28,6 @@ from moxtls.queue.schedule import GroupLimits, RetrySchedule
 from moxtls.queue.service import QueueService
 from moxtls.queue.settle import ReportStatusNotifier, Settlement
 from moxtls.queue.types import Batch, ReportKind
-from moxtls.received.intake import ReportIntake
 from moxtls.reception.acceptor import LocalDomains, Reception
 from moxtls.reception.delivery import (
     HistoryRecorder,
@@ -58,7 +57,16 @@ class Transports:
     The couriers of all transports.
     """
 
-    def __init__(self, base: Components, mailboxStores: MailboxStores) -> None:
+    def __init__(
+        self,
+        base: Components,
+        mailboxStores: MailboxStores,
+        reports: MailedReports | None = None,
+    ) -> None:
+        """
+        @param reports: Takes in reports of this host about its own domains; C{None} if
+            they are only delivered.
+        """
         config = base.configFiles.config
         self._base = base
         self._families = FAMILIES[config.delivery.families]
@@ -66,7 +74,10 @@ class Transports:
         self._https = HTTPSCourier(base.clock, base.https)
         self._isLocal = mailboxStores.directory.isLocal
         self._local = LocalCourier(
-            base.reactor, mailboxStores.directory.find, mailboxStores.mailboxOf
+            base.reactor,
+            mailboxStores.directory.find,
+            mailboxStores.mailboxOf,
+            None if reports is None else reports.takeOwn,
         )
         self._transports: dict[str, ICourier] = {"direct": direct}
         for name in config.transports:
@@ -118,14 +129,17 @@ class Transports:
 
 
 def makeQueue(
-    base: Components, spool: SpoolExecutor, mailboxStores: MailboxStores
+    base: Components,
+    spool: SpoolExecutor,
+    mailboxStores: MailboxStores,
+    reports: MailedReports,
 ) -> QueueService:
     """
     The queue service, with all its couriers.
     """
     config = base.configFiles.config
     hostname = config.hostname.ascii
-    outgoing = Transports(base, mailboxStores)
+    outgoing = Transports(base, mailboxStores, reports)
     ledger = base.ledger
     observers = (
         ReportDeliveryTracker(base.clock, ledger.archive, ledger.suppressions),
@@ -233,11 +247,11 @@ class InboundServices:
         base: Components,
         mailboxStores: MailboxStores,
         queue: IQueue,
-        intake: ReportIntake,
+        reports: MailedReports,
         observers: tuple[IVerdictObserver, ...] = (),
     ) -> None:
         """
-        @param intake: Of reports in received mail.
+        @param reports: Takes in reports in received mail.
         @param observers: Further observers of verdicts, besides those that report
             them.
         """
@@ -266,14 +280,14 @@ class InboundServices:
             mailboxStores.directory.equivalents,
             base.localPolicy.suffixes,
         )
-        self._localDomains = self._makeLocalDomains(mailboxStores, intake)
+        self._localDomains = self._makeLocalDomains(mailboxStores, reports)
         self._delivery = MailboxDelivery(mailboxStores.mailboxOf, queue)
         worker = Worker(base.reactor, "signatures", WORKER_TIMEOUT, base.durations)
         self._verifier = SignatureVerifier(worker, base.inThread)
         self._checks = base.checks(self._verifier)
 
     def _makeLocalDomains(
-        self, mailboxStores: MailboxStores, intake: ReportIntake
+        self, mailboxStores: MailboxStores, reports: MailedReports
     ) -> LocalDomains:
         base, config = self._base, self._base.configFiles.config
         tracker = ReportDeliveryTracker(
@@ -287,7 +301,7 @@ class InboundServices:
             config.postmaster.mailbox,
             tracker.bounced,
             self._reportAddresses.include,
-            MailedReports(base.clock, intake, config.reportedDomains),
+            reports,
         )
 
     def reception(self, isChecked: bool) -> IMessageDelivery:

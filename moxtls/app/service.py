@@ -32,6 +32,7 @@ from moxtls.queue.executor import InlineSpoolExecutor, ThreadedSpoolExecutor
 from moxtls.queue.service import QueueService
 from moxtls.queue.types import ReportKind
 from moxtls.received.intake import ReportIntake
+from moxtls.reception.reports import MailedReports
 from moxtls.reporting.service import ReportService
 from moxtls.smtp.authenticator import MAX_CHECKS, Authenticator
 from moxtls.smtp.loginhistory import LoginHistory
@@ -131,11 +132,13 @@ class Server(Service):
         self.mailboxStores = MailboxStores(self.base)
         self._stops.append(self.mailboxStores.stop)
         spool = ThreadedSpoolExecutor(self._reactor, self._configFiles.spool)
-        self.queue = makeQueue(self.base, spool, self.mailboxStores)
         self.intake = self.base.intake()
         self._stops.append(self.intake.stop)
+        domains = self._configFiles.config.reportedDomains
+        mailed = MailedReports(self._clock, self.intake, domains)
+        self.queue = makeQueue(self.base, spool, self.mailboxStores, mailed)
         self.incoming = InboundServices(
-            self.base, self.mailboxStores, self.queue, self.intake
+            self.base, self.mailboxStores, self.queue, mailed
         )
         self._stops.append(self.incoming.stop)
         self.reports = self.base.reports(self.queue)

@@ -5,9 +5,9 @@ Delivers mail to the mailboxes of local accounts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -19,13 +19,17 @@ from moxtls.domain import Address, InvalidAddress
 from moxtls.interfaces import ICourier, IMailbox, IResultRecorder
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
 from moxtls.message.spooled import CHUNK, LazyChunks
+from moxtls.outages import logUnlessOutage
 from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Result
+from moxtls.received.types import TakenReports
 from moxtls.reception.recipients import DirectoryResult, NoSuchUser, NotLocal, Target
 from moxtls.smtp.types import Reply
 
 #: Seconds for mailboxes to finish when an attempt is cancelled: a mailbox may store
 #: a message after its delivery was cancelled.
 FINISH_TIMEOUT = 10.0
+
+TakeReport = Callable[[Path, str, Target], Coroutine[Deferred[Any], Any, TakenReports]]
 
 
 class _Outcome(NamedTuple):
@@ -58,14 +62,18 @@ class LocalCourier:
         clock: IReactorTime,
         find: Callable[[Address], DirectoryResult],
         mailboxOf: Callable[[str], IMailbox],
+        takeReport: TakeReport | None = None,
     ) -> None:
         """
         @param find: Returns the mailboxes for mail to an address.
         @param mailboxOf: Returns the mailboxes of an account.
+        @param takeReport: Takes in reports of this host, about its own domains, for
+            an address that is for reports; C{None} if they are only delivered.
         """
         self._clock = clock
         self._find = find
         self._mailboxOf = mailboxOf
+        self._takeReport = takeReport
 
     def deliver(
         self, batch: Batch, recorder: IResultRecorder
@@ -73,7 +81,9 @@ class LocalCourier:
         """
         Store messages, all at the same time.
         """
-        attempt = _Attempt(self._find, self._mailboxOf, recorder)
+        # The queue knows what this host itself has made; a user's mail may be forged.
+        take = None if batch.report is None else self._takeReport
+        attempt = _Attempt(self._find, self._mailboxOf, recorder, take)
         return Deferred.fromCoroutine(attempt.run(self._clock, batch))
 
 
@@ -89,10 +99,12 @@ class _Attempt:
         find: Callable[[Address], DirectoryResult],
         mailboxOf: Callable[[str], IMailbox],
         recorder: IResultRecorder,
+        takeReport: TakeReport | None,
     ) -> None:
         self._find = find
         self._mailboxOf = mailboxOf
         self._recorder = recorder
+        self._takeReport = takeReport
         self._results: list[Result] = []
         self._isCancelled = False
 
@@ -195,8 +207,11 @@ class _Attempt:
             return _CANCELLED
         try:
             mailbox = self._mailboxOf(target.account)
-            body = _Body(_traceFields(message, target), message.path)
-            await mailbox.deliver(target.mailbox, body)
+            header, seen = _traceFields(message, target), False
+            if self._takeReport is not None and target.isForReports:
+                taken = await self._takeReport(message.path, message.sender, target)
+                header, seen = header + taken.field, taken.isAccepted
+            await mailbox.deliver(target.mailbox, _Body(header, message.path), seen)
         except CancelledError:
             return _CANCELLED
         except MailboxFull:
@@ -211,8 +226,10 @@ class _Attempt:
                 DeliveryStatus.TEMPORARY, "4.2.0", why.reason, why.reply
             )
         except Exception:
-            self.log.failure(
-                "delivery to {address!r} failed", address=str(target.address)
+            logUnlessOutage(
+                self.log,
+                "delivery to {address!r} failed",
+                address=str(target.address),
             )
             return _Outcome(DeliveryStatus.TEMPORARY, "4.3.0", "can't store it now")
         return _STORED

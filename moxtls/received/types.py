@@ -285,6 +285,19 @@ class RefusedReport:
     report: ParsedReport | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TakenReports:
+    """
+    What became of the reports in a message.
+
+    @ivar field: The header field about it, with its CRLF.
+    @ivar isAccepted: True if all were accepted.
+    """
+
+    field: bytes
+    isAccepted: bool
+
+
 class AddResult(StrEnum):
     """
     What became of a report that was added.

@@ -25,6 +25,7 @@ from moxtls.mailbox.names import HOST_ACCOUNT
 from moxtls.message.addresses import FromField
 from moxtls.message.header import MAIL_LOOP, Header, headerFields, isLooping
 from moxtls.message.mime import contentType
+from moxtls.received.types import TakenReports
 from moxtls.reception.recipients import Role, Target
 from moxtls.smtp.types import Reply
 
@@ -118,19 +119,6 @@ class MailboxCopy:
     address: Address
     field: bytes = b""
     seen: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TakenReports:
-    """
-    What became of the reports in a message.
-
-    @ivar field: The header field about it, with its CRLF.
-    @ivar isAccepted: True if all were accepted.
-    """
-
-    field: bytes
-    isAccepted: bool
 
 
 class StoreResult(Enum):

@@ -9,6 +9,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import partial
+from pathlib import Path
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -17,7 +18,7 @@ from moxtls.authentication.outcome import AuthenticationOutcome
 from moxtls.message.addresses import authorDomains
 from moxtls.message.header import REPORT_RESULT, ClientInfo, Header
 from moxtls.message.spooled import SpooledMessage
-from moxtls.received.authenticity import judgeMailed
+from moxtls.received.authenticity import judge, judgeMailed
 from moxtls.received.documents import MAX_INPUT
 from moxtls.received.intake import IntakeResult, ReportIntake
 from moxtls.received.types import (
@@ -27,8 +28,10 @@ from moxtls.received.types import (
     Origin,
     ReceivedKind,
     RefusedReport,
+    TakenReports,
 )
-from moxtls.reception.policy import Recipient, TakenReports
+from moxtls.reception.policy import Recipient
+from moxtls.reception.recipients import Target
 from moxtls.smtp.rates import networkOf
 
 #: Characters of the first reason in the header field.
@@ -36,6 +39,8 @@ MAX_REASON = 400
 #: Characters of a line (RFC 5322 2.1.1), less the tab that continues it.
 _LINE_LENGTH = 77
 
+#: What authenticates reports that this host itself has made.
+THIS_HOST = "this host"
 TOO_LARGE = f"the message is larger than {MAX_INPUT // 2**20} MB"
 
 _NAMES = {
@@ -92,7 +97,7 @@ class MailedReports:
         if spooled.size > MAX_INPUT:
             results = await self._intake.add([RefusedReport(origin, TOO_LARGE)])
         else:
-            judge = partial(
+            mailed = partial(
                 judgeMailed,
                 origin=origin,
                 outcome=outcome,
@@ -101,13 +106,36 @@ class MailedReports:
             )
             network = networkOf(client.address).network
             results = await self._intake.take(
-                spooled.chunks(), origin, judge, client=network
+                spooled.chunks(), origin, mailed, client=network
             )
+        return self._taken(sender, client.address, results)
+
+    async def takeOwn(self, path: Path, sender: str, target: Target) -> TakenReports:
+        """
+        Take in a report that this host has made itself: also about its own domains.
+
+        @param path: The message.
+        @param sender: Its envelope sender.
+
+        @raise Exception: As L{take}.
+        """
+        domain = sender.rpartition("@")[2]
+        origin = Origin(Channel.MAIL, domain, THIS_HOST, self._clock.seconds())
+        results = await self._intake.take(
+            str(path),
+            origin,
+            partial(judge, origin=origin, ours=self._ours, reported=target.reported),
+        )
+        return self._taken(domain, THIS_HOST, results)
+
+    def _taken(
+        self, sender: str, host: str, results: Sequence[IntakeResult]
+    ) -> TakenReports:
         what = describeResults(results)
         self.log.info(
             "reports from {sender!r} at {host}: {what}",
             sender=sender,
-            host=client.address,
+            host=host,
             what=what,
         )
         isAccepted = all(each.added is not None for each in results)

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 
 from moxtls.config import parse
 from moxtls.delivery.local import LocalCourier
-from moxtls.interfaces import ICourier, IMailbox
+from moxtls.interfaces import ICourier, IMailbox, StoreUnavailable
 from moxtls.mailbox.names import MailboxFull, MailboxRefused, MailboxUnavailable
 from moxtls.message.spooled import CHUNK
 from moxtls.queue.executor import InlineSpoolExecutor
@@ -24,8 +24,16 @@ from moxtls.queue.memory import MemoryResultRecorder
 from moxtls.queue.schedule import GroupLimits
 from moxtls.queue.service import QueueService
 from moxtls.queue.settle import ReportStatusNotifier, Settlement
-from moxtls.queue.types import Batch, BatchMessage, DeliveryStatus, Envelope, Result
-from moxtls.reception.recipients import Directory
+from moxtls.queue.types import (
+    Batch,
+    BatchMessage,
+    DeliveryStatus,
+    Envelope,
+    ReportKind,
+    Result,
+)
+from moxtls.received.types import TakenReports
+from moxtls.reception.recipients import Directory, Target
 from moxtls.smtp.types import Reply
 from tests.queue.couriers import FakeMailbox
 
@@ -38,6 +46,10 @@ Addresses = ["anna@here.example", "bob@here.example"]
 [Accounts.bob.Destinations]
 "bob@here.example" = {Mailbox = "Work"}
 """
+
+REPORTS = CONFIG.replace(
+    ".Aliases.all]", ']\nDMARC = {}\n[Domains."here.example".Aliases.all]'
+)
 
 
 @implementer(IMailbox)
@@ -145,6 +157,56 @@ class LocalCourierTests(SynchronousTestCase):
             self.mailboxes["bob"].deliveries,
             [("Work", trace + b"Subject: a\r\n\r\n", False)],
         )
+
+    def test_reports(self) -> None:
+        """
+        A report of this host to an address for reports is taken in before it is
+        stored, with what became of it; mail of users, and to other addresses, isn't.
+        """
+        taken: list[tuple[Path, str, str]] = []
+
+        async def take(path: Path, sender: str, target: Target) -> TakenReports:
+            taken.append((path, sender, target.reported))
+            return TakenReports(b"X-Moxtls-Report: accepted\r\n", True)
+
+        directory = Directory(parse(REPORTS, "moxtls.toml"))
+        courier = LocalCourier(
+            self.clock, directory.find, self.mailboxes.__getitem__, take
+        )
+        for to, report in (
+            ("dmarcreports@here.example", ReportKind.DMARC),
+            ("dmarcreports@here.example", None),
+            ("anna@here.example", ReportKind.DMARC),
+        ):
+            message = BatchMessage("m1", "us@there.example", (to,), self.path, 14)
+            batch = Batch("here.example", (message,), report=report)
+            delivering = courier.deliver(batch, MemoryResultRecorder())
+            (result,) = self.successResultOf(delivering)
+            self.assertIs(result.ending, DeliveryStatus.DELIVERED)
+        self.assertEqual(taken, [(self.path, "us@there.example", "here.example")])
+        first, second = self.mailboxes[""].deliveries
+        self.assertIn(b"X-Moxtls-Report: accepted\r\nSubject: a", first[1])
+        self.assertEqual((first[2], second[2]), (True, False))
+
+    def test_reportFails(self) -> None:
+        """
+        A report that can't be taken in now is delivered later.
+        """
+
+        async def take(path: Path, sender: str, target: Target) -> TakenReports:
+            raise StoreUnavailable("away")
+
+        directory = Directory(parse(REPORTS, "moxtls.toml"))
+        courier = LocalCourier(
+            self.clock, directory.find, self.mailboxes.__getitem__, take
+        )
+        to = ("dmarcreports@here.example",)
+        message = BatchMessage("m1", "us@there.example", to, self.path, 14)
+        batch = Batch("here.example", (message,), report=ReportKind.DMARC)
+        delivering = courier.deliver(batch, MemoryResultRecorder())
+        (result,) = self.successResultOf(delivering)
+        self.assertIs(result.ending, DeliveryStatus.TEMPORARY)
+        self.assertEqual(self.mailboxes[""].deliveries, [])
 
     def test_postmaster(self) -> None:
         """

@@ -13,6 +13,7 @@ from pathlib import Path
 from smtplib import SMTP, SMTPServerDisconnected
 
 import dkim
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 
 from moxtls.app import build
@@ -28,13 +29,21 @@ from moxtls.received.types import (
 )
 from tests import MAX_WAIT
 from tests.postgres import StoppableServer
+from tests.reporting.support import ED25519_PEM
 from tests.scenarios.support_mailed import (
     SPAN,
     dmarcMessage,
     signer,
     tlsMessage,
 )
-from tests.servers import RECEPTION, ServerCase, children, closedPort, startPython
+from tests.servers import (
+    RECEPTION,
+    SUBMISSION,
+    ServerCase,
+    children,
+    closedPort,
+    startPython,
+)
 
 CONFIG = f"""
 [HostTLSRPT]
@@ -53,6 +62,8 @@ DMARC = {{Domain = "example.org", Account = "anna", Mailbox = "Reports/DMARC"}}
 {RECEPTION}"""
 
 ANNA = "anna@example.org"
+#: The mailbox for DMARC reports, and its account.
+BOX = ("Reports/DMARC", "anna")
 TLS = "tls-reports@example.org"
 DMARC = "dmarcreports@example.org"
 SENDER = "bounce@reporter.example"
@@ -182,7 +193,7 @@ class AcceptedTests(ReceivedMailCase):
             self.assertEqual(await self.send(server, message, to), 250)
         for domain, _ in about:
             self.assertEqual(await self.messages(server, domain), 12, domain)
-        verdicts = self.verdicts("Reports/DMARC", "anna")
+        verdicts = self.verdicts(*BOX)
         self.assertEqual(verdicts, [("accepted, 1 DMARC report", True)] * 2)
         self.assertEqual(self.verdicts("TLSRPT"), verdicts[:1])
         for to in ("anna@collected.example", "dmarcreports@collected.example"):
@@ -253,6 +264,49 @@ class AcceptedTests(ReceivedMailCase):
         self.assertIn("s4: the key is not for mail", str(refused))
 
 
+class OwnReportTests(ReceivedMailCase):
+    """
+    Reports of this host about its own domains, which don't leave it.
+    """
+
+    async def test_dmarc(self) -> None:
+        """
+        A DMARC report of this host about mail in the name of one of its domains is
+        taken in; a message of a user that looks like one isn't.
+        """
+        (self.folder / "key.pem").write_bytes(ED25519_PEM)
+        key = 'KeyFile = "key.pem"\nAlgorithm = "ed25519-sha256"\n'
+        selector = f'[Domains."example.org".DKIM.Selectors.s]\n{key}'
+        self.publish("_dmarc.example.org", f"v=DMARC1; p=none; rua=mailto:{DMARC}")
+        self.dns.zone.put("example.org", RRType.A, "127.0.0.1")
+        server = self.started(f"{CONFIG}{SUBMISSION}{selector}")
+        forged = b"From: boss@example.org\r\nTo: anna@example.org\r\n\r\nhello\r\n"
+        self.assertEqual(await self.send(server, forged, ANNA), 250)
+        await server.recorded()
+        await self.until(lambda: self.isEvaluated(server))
+        self.assertEqual(await server.dmarcReports.runNow(early=True), 1)
+        await self.until(lambda: self.isStored(server))
+        [report] = await self.stored(server)
+        self.assertEqual((report.organization, report.total), ("example.org", 1))
+        self.assertEqual(report.origin.authentication, "this host")
+        await self.until(lambda: succeed(bool(self.verdicts(*BOX))))
+        self.assertEqual(self.verdicts(*BOX), [("accepted, 1 DMARC report", True)])
+
+        def submit(client: SMTP) -> None:
+            client.sendmail(ANNA, [DMARC], dmarcMessage("example.org"))
+
+        await self.talk(server.ports["submission"], submit)
+        await self.until(lambda: succeed(len(self.verdicts(*BOX)) == 2))
+        self.assertIn(("None", False), self.verdicts(*BOX))
+        self.assertEqual(len(await self.stored(server)), 1)
+
+    def isEvaluated(self, server: Server) -> Deferred[bool]:
+        return server.ledger.evaluations.evaluations().addCallback(bool)
+
+    def isStored(self, server: Server) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self.stored(server)).addCallback(bool)
+
+
 class RefusedTests(ReceivedMailCase):
     """
     Reports that are kept out.
@@ -269,7 +323,7 @@ class RefusedTests(ReceivedMailCase):
         [report] = await self.stored(server)
         self.assertEqual(await self.sessions(server, "example.org"), 0)
         self.assertEqual(await self.messages(server, "example.org"), 0)
-        mailbox = ("TLSRPT",) if to == TLS else ("Reports/DMARC", "anna")
+        mailbox = ("TLSRPT",) if to == TLS else BOX
         [(text, isSeen)] = self.verdicts(*mailbox)
         self.assertEqual((text, isSeen), (f"refused, {report.refused}", False))
         return report.refused
