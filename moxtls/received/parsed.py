@@ -61,6 +61,8 @@ MAX_PERIOD = 366 * DAY
 FIRST_SECOND = 31536000
 LAST_SECOND = 4102444800
 
+#: Characters of a text that has no other limit.
+MAX_TEXT = 300
 _MAX_ADDRESS = 64
 _DIGEST = 16
 # Canonical addresses (RFC 5952 4), most of all: ipaddress takes several times as long.
@@ -457,7 +459,7 @@ def parsedFailure(message: bytes) -> ParsedReport:
         kind=ReceivedKind.FAILURE,
         organization=canonicalName(contact.rpartition("@")[2]),
         contact=contact[:MAX_DOMAIN_LENGTH],
-        reportID=_LOCAL_PART.sub(f"{_REMOVED}@", fields.get("message-id", ""))[:300],
+        reportID=fields.get("message-id", "")[:MAX_TEXT],
         start=moment,
         end=moment,
         content=_digest("failure", fields.get("message-id", ""), shown, original),

@@ -246,9 +246,9 @@ class ParseTests(SynchronousTestCase):
         for text in (blank + WHOLE, WHOLE.replace("<row>", f"{blank}<row>")):
             with self.assertRaises(MalformedReport):
                 parseAggregateReport(text.encode())
-        many = RECORD.replace("<reason>", "<a/>" * 300 + "<reason>", 1)
+        crowded = RECORD.replace("<reason>", "<a/>" * 300 + "<reason>", 1)
         with self.assertRaisesRegex(MalformedReport, "more than [0-9]+ elements"):
-            parseAggregateReport(REPORT.format(records=many * 500).encode())
+            parseAggregateReport(REPORT.format(records=crowded * 500).encode())
         self.patch(parse, "MAX_RECORDS", 2)
         with self.assertRaisesRegex(MalformedReport, "more than 2 records"):
             parseAggregateReport(REPORT.format(records=RECORD * 3).encode())
