@@ -72,6 +72,9 @@ class _Client(SMTPSender):
         addresses: list[tuple[bytes, int, bytes]],
         log: object,
     ) -> None:
+        if self.factory.sendFinished:
+            # The result was cancelled.
+            return
         if addresses and not numOk:
             _, code, resp = addresses[0]
         self.factory.sendFinished = True
@@ -92,15 +95,21 @@ def post(
     @param to: Address and port.
 
     @return: Fires with the reply to the message, or to its recipient; fails without a
-        reply.
+        reply.  Cancelling it closes the connection.
     """
-    done: Deferred[SMTPAnswer] = Deferred()
+
+    def cancel(_: object) -> None:
+        # No result is expected of the client any more.
+        clients.sendFinished = True
+        connector.disconnect()
+
+    done: Deferred[SMTPAnswer] = Deferred(cancel)
     text = io.BytesIO(outgoing.message.replace(b"\r\n", b"\n"))
     clients = _Clients(
         outgoing.sender, outgoing.recipient, text, done, retries=0, timeout=POST_TIMEOUT
     )
     clients.domain = outgoing.helo.encode("ascii")
-    reactor.connectTCP(*to, clients, bindAddress=(outgoing.address, 0))
+    connector = reactor.connectTCP(*to, clients, bindAddress=(outgoing.address, 0))
     return done
 
 
