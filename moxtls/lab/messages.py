@@ -372,10 +372,10 @@ def writtenMessage(
     """
     message = _written(labMessage, now, token)
     for name in labMessage.signers:
-        message = _signed(message, name, keys[name])
+        message = signed(message, name, keys[name])
     if labMessage.through:
         message = _listFields(message, labMessage.through)
-        message = _signed(message, labMessage.through, keys[labMessage.through])
+        message = signed(message, labMessage.through, keys[labMessage.through])
     return message
 
 
@@ -412,7 +412,7 @@ def _listFields(message: bytes, name: str) -> bytes:
     return mark.encode("ascii") + message + footer.encode("ascii")
 
 
-def _signed(message: bytes, name: str, keys: Sequence[DKIMKey]) -> bytes:
+def signed(message: bytes, name: str, keys: Sequence[DKIMKey]) -> bytes:
     """
     Add the signatures of all C{keys}, the last on top.
     """

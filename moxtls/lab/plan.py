@@ -247,7 +247,8 @@ def _senderZone(network: Network, publication: Publication) -> ZonePlan:
         f"@ MX 10 {SENDING_HOST}.",
         f"{SENDING_HOST}. A {network.submission}",
         '@ TXT "v=spf1 ip4:127.0.0.0/8 -all"',
-        '_dmarc TXT "v=DMARC1; p=reject"',
+        f'_dmarc TXT "v=DMARC1; p=reject; rua=mailto:dmarcreports@{SENDER}"',
+        _tlsrpt(f"{SENDER}.", f"mailto:tlsreports@{SENDER}"),
     ]
     for selector, record in publication.dkim.items():
         records.append(f"{selector}._domainkey TXT {characterStrings(record)}")

@@ -58,23 +58,29 @@ class LabReport:
 
     @property
     def domain(self) -> str:
+        """
+        The domain of C{author}.
+        """
         return BY_NAME[self.author].domain
 
     @property
     def recipient(self) -> str:
+        """
+        The address for reports of its kind.
+        """
         return f"{self.kind}reports@{SENDER}"
 
 
 REPORTS = (
-    LabReport("tls", "signed TLS report", ReceivedKind.TLS, "aligned", "aligned"),
+    LabReport("tls", "signed TLS report", ReceivedKind.TLS, "reporter", "reporter"),
     LabReport(
-        "dmarc", "aligned DMARC report", ReceivedKind.DMARC, "careful", "careful"
+        "dmarc", "aligned DMARC report", ReceivedKind.DMARC, "reporter", "reporter"
     ),
     LabReport(
         "tls-forged",
         "forged TLS report",
         ReceivedKind.TLS,
-        "monitor",
+        "reporter",
         "forger",
         isSigned=False,
         refused="DKIM signature",
@@ -83,7 +89,7 @@ REPORTS = (
         "dmarc-forged",
         "forged DMARC report",
         ReceivedKind.DMARC,
-        "monitor",
+        "reporter",
         "forger",
         isSigned=False,
         refused="DMARC fails",

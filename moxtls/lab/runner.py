@@ -35,6 +35,7 @@ from moxtls.lab.show import (
     showMail,
     showProgress,
     showReceived,
+    showReceptions,
     showReports,
     showWorld,
 )
@@ -148,13 +149,16 @@ class _Mailing:
         outcomes: tuple[MailOutcome, ...] = await self._session.mail()
         self._output.progress("having mail come in")
         labMessages = await self._session.receive()
+        reports = await self._session.receiveReports()
         self._output.progressEnded()
         self._mails += 1
         wrong = [line for each in labMessages for line in each.differences]
         self.isUnexpected |= not all(each.asExpected for each in outcomes)
         self.isUnexpected |= bool(wrong)
+        self.isUnexpected |= any(each.differences for each in reports)
         showMail(self._output, outcomes)
         showReceived(self._output, labMessages, wrong)
+        showReceptions(self._output, reports)
 
     async def endDay(self) -> str:
         """

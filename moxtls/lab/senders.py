@@ -160,6 +160,8 @@ SENDERS = (
         told=(f"dmarc@unasked.{TLD}",),
         errors=(_UNCONFIRMED,),
     ),
+    # --- sends reports about the lab's domain, and wants none ---
+    Sender("reporter", "p=none", _NONE),
     # --- services and lists ---
     Sender("bulk"),
     Sender("forwarder"),

@@ -12,8 +12,10 @@ from moxtls.dates import DAY, rfc3339
 from moxtls.lab.arrivals import ArrivedAggregate, ArrivedReport
 from moxtls.lab.mail import MailOutcome, ReceptionOutcome
 from moxtls.lab.messages import ANNA, OTTO
+from moxtls.lab.received import ReportReception
 from moxtls.lab.world import Lab
 from moxtls.received.describe import describeTLSReport
+from moxtls.received.types import StoredReport
 
 HELP = (
     'Enter (or "moxtls lab end-day" elsewhere) ends the report day, '
@@ -99,6 +101,34 @@ def _receivedRow(outcome: ReceptionOutcome) -> tuple[object, ...]:
         signatures or "none",
         f"{seen.dmarc}, {seen.disposition}",
     )
+
+
+def showReceptions(output: Output, receptions: Sequence[ReportReception]) -> None:
+    """
+    Print what became of the reports about the lab's domain.
+    """
+    rows = [
+        (
+            each.labReport.domain,
+            each.labReport.explanation,
+            each.answer.code,
+            _state(each.stored),
+        )
+        for each in receptions
+    ]
+    output.table(("Report from", "What it is", "Reply", "What became of it"), rows)
+    for each in receptions:
+        for line in each.differences:
+            output.line(f"UNEXPECTED {line}")
+    output.line("")
+
+
+def _state(stored: StoredReport | None) -> str:
+    if stored is None:
+        return "not in the ledger"
+    if stored.refused:
+        return f"refused: {stored.refused}"
+    return f"accepted by {stored.origin.authentication}"
 
 
 def showAggregates(output: Output, reports: Sequence[ArrivedAggregate]) -> None:

@@ -52,10 +52,12 @@ from moxtls.lab.mail import (
 )
 from moxtls.lab.messages import ANNA, OTTO, REJECTS, LabMessage
 from moxtls.lab.plan import Network, mailHosts, zonePlans
+from moxtls.lab.received import ReportReception, receiveReports
 from moxtls.lab.scenario import DESTINATIONS, SENDER, SENDING_HOST, LabDestination
 from moxtls.lab.senders import KNOWN_LIST, senderPlans
 from moxtls.lab.validator import Validator
 from moxtls.lab.zones import Authority, makeTree
+from moxtls.ledger.ledger import Ledger
 
 CA_FILE = "ca.pem"
 ANCHOR_FILE = "root.ds"
@@ -221,6 +223,10 @@ def configText(lab: Lab) -> str:
         "",
         f'[Accounts.{OTTO}.Destinations."{OTTO}@{SENDER}"]',
         "",
+        f'[Domains."{SENDER}".TLSRPT]',
+        "",
+        f'[Domains."{SENDER}".DMARC]',
+        "",
         "[DMARC]",
         f'MailingLists = ["{KNOWN_LIST}"]',
     ]
@@ -246,6 +252,12 @@ class Running(Protocol):
     def queue(self) -> IQueue:
         """
         Its queue.
+        """
+
+    @property
+    def ledger(self) -> Ledger:
+        """
+        Its ledger.
         """
 
     def startService(self) -> None:
@@ -364,6 +376,18 @@ class LabSession:
         # would be of an hour that is over.
         await self._server.recorded()
         return outcomes
+
+    async def receiveReports(self) -> tuple[ReportReception, ...]:
+        """
+        Send the reports about the lab's own domain, and look at them in the ledger.
+        """
+        assert self._server is not None
+        return await receiveReports(
+            self._reactor,
+            self._route,
+            self._server.ledger.received,
+            self.clock.seconds(),
+        )
 
     async def endDay(self, passed: Callable[[float, int], None]) -> DayReports:
         """

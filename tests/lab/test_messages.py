@@ -23,6 +23,7 @@ from moxtls.lab.messages import (
     messageID,
     writtenMessage,
 )
+from moxtls.lab.received import REPORTS
 from moxtls.lab.senders import BY_NAME, SENDERS
 from tests.lab.grove import NOON
 
@@ -43,8 +44,8 @@ class MessagesTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """
-        All senders of messages are in the table of senders, and all of these are
-        used.
+        All senders of messages are in the table of senders, and all of these send
+        messages or reports.
         """
         needed = {
             name
@@ -58,7 +59,8 @@ class MessagesTests(SynchronousTestCase):
             for each in MESSAGES
             if f".{each.author}".endswith(f".{sender.domain}")
         }
-        self.assertEqual(set(BY_NAME), needed | authors)
+        reporters = {each.author for each in REPORTS}
+        self.assertEqual(set(BY_NAME), needed | authors | reporters)
 
     def test_outcomes(self) -> None:
         """
