@@ -58,6 +58,7 @@ _s = receivedSource.c
 _HEAD = (
     _r.number,
     _r.state,
+    _r.kind,
     _r.day,
     _r.domains,
     _r.organization,
@@ -227,7 +228,7 @@ class _Removal:
         """
         for domain in decodeNames(head.domains):
             if head.state == State.ACCEPTED:
-                isDone = self._removeDay(domain, head.day)
+                isDone = self._removeDay(head.kind, domain, head.day)
             elif head.state == State.REFUSED:
                 isDone = True
             else:
@@ -237,16 +238,19 @@ class _Removal:
                 return False
         return self._removeRows(head)
 
-    def _removeDay(self, domain: str, day: int) -> bool:
+    def _removeDay(self, kind: str, domain: str, day: int) -> bool:
+        given = {"of_domain": domain, "of_day": day}
         if (domain, day) in self._days:
             return True
-        given = {"of_domain": domain, "of_day": day}
-        self._connection.execute(_REMOVE_TLS_DAY, given)
-        self._connection.execute(_REMOVE_DMARC_DAY, given)
-        isDone = self._removeSources(_SOURCES_OF_DAY, {"domain": domain, "day": day})
-        if isDone:
-            self._days.add((domain, day))
-        return isDone
+        if kind == ReceivedKind.TLS:
+            self._connection.execute(_REMOVE_TLS_DAY, given)
+        elif kind == ReceivedKind.DMARC:
+            self._connection.execute(_REMOVE_DMARC_DAY, given)
+            ofDay = {"domain": domain, "day": day}
+            if not self._removeSources(_SOURCES_OF_DAY, ofDay):
+                return False
+        self._days.add((domain, day))
+        return True
 
     def _removeSources(self, query: Any, given: dict[str, object]) -> bool:
         limit = self._left

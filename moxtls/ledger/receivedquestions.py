@@ -97,14 +97,17 @@ _DOMAINS = text(
     """
     WITH RECURSIVE kinds(kind) AS (VALUES ('tls'), ('dmarc'), ('failure')),
     found(kind, domain) AS (
-        SELECT kind, '' FROM kinds
+        SELECT kind, (
+            SELECT min(other.domain) FROM received_domain AS other
+            WHERE other.kind = kinds.kind AND other.domain > ''
+        ) FROM kinds
         UNION ALL
         SELECT kind, (
             SELECT min(other.domain) FROM received_domain AS other
             WHERE other.kind = found.kind AND other.domain > found.domain
         ) FROM found WHERE found.domain IS NOT NULL
     )
-    SELECT DISTINCT domain FROM found WHERE domain > '' AND EXISTS (
+    SELECT DISTINCT domain FROM found WHERE EXISTS (
         SELECT 1 FROM received_domain AS result
         WHERE result.kind = found.kind AND result.domain = found.domain
         AND result.day BETWEEN :first AND :last AND NOT result.refused

@@ -28,6 +28,7 @@ from moxtls.interfaces import (
 )
 from moxtls.ledger.bounds import MAX_FAILURES, MAX_NAME_LENGTH
 from moxtls.queue.types import ReportKind
+from moxtls.received.interfaces import IListenerHistory, IReceivedReportStore
 from moxtls.reporting.types import (
     OutgoingReport,
     ReportKey,
@@ -79,6 +80,10 @@ class Stores(Protocol):
     def evaluations(self) -> IEvaluationStore: ...
     @property
     def history(self) -> ISenderHistory: ...
+    @property
+    def received(self) -> IReceivedReportStore: ...
+    @property
+    def listenerHistory(self) -> IListenerHistory: ...
 
 
 if TYPE_CHECKING:
