@@ -16,6 +16,7 @@ BENCHMARKS = {
     "outcomes": "outcomes recorded in a ledger",
     "evaluations": "evaluations of mail recorded in a ledger, and read for a report",
     "reports": "reports composed",
+    "storedreports": "questions about received reports",
     "dmarcreports": "a DMARC report on a million messages",
     "spool": "messages accepted for delivery",
     "queue": "messages of a full queue delivered",
