@@ -369,19 +369,24 @@ def _kindOf(head: bytes, place: _Place) -> str:
         return "zip"
     if head[257:262] == b"ustar":
         return "tar"
+    mayBeMessage = not place.type or place.type in _ENCLOSED
+    if mayBeMessage or place.path.endswith(".eml"):
+        # An attached report may be near its beginning.
+        if _MESSAGE.match(head):
+            return "message"
+        mayBeMessage = not place.nesting
+    return _textKind(head, place.type) or ("message" if mayBeMessage else "")
+
+
+def _textKind(head: bytes, type: str) -> str:
     # UTF-16 has an octet of zero in each character.
     text = head.replace(b"\0", b"")
     text = text.removeprefix(_BOM).removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
     text = text.lstrip()
     if _JSON.match(text):
         return "JSON"
-    if _XML.search(text):
-        return "XML"
-    if text.startswith(_XML_START) and place.type not in _NOT_XML:
-        return "XML"
-    if place.type and place.type not in _ENCLOSED and not place.path.endswith(".eml"):
-        return ""
-    return "message" if _MESSAGE.match(head) or not place.nesting else ""
+    isXML = text.startswith(_XML_START) and type not in _NOT_XML
+    return "XML" if isXML or _XML.search(text) else ""
 
 
 def _slices(view: memoryview) -> Iterator[bytes]:
