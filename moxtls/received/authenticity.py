@@ -10,7 +10,7 @@ each kind has its own rule: a TLS report needs a DKIM signature of its submitter
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from moxtls.authentication.outcome import AuthenticationOutcome
@@ -36,6 +36,13 @@ MAX_FUTURE = {
 MAX_NAMED = 3
 
 
+class AuthenticationUnavailable(Exception):
+    """
+    A DNS lookup failed on which it depends whether a report is accepted: a later
+    attempt may succeed.
+    """
+
+
 def judgeMailed(
     report: ParsedReport,
     origin: Origin,
@@ -50,6 +57,8 @@ def judgeMailed(
     @param outcome: Of the message; C{None} if it wasn't authenticated.
     @param ours: As for L{judge}.
     @param reported: As for L{judge}.
+
+    @raise AuthenticationUnavailable: It can't be decided now.
     """
     if outcome is None:
         return _refused(report, origin, "the message was not authenticated")
@@ -133,6 +142,8 @@ def _dmarcAuthor(outcome: AuthenticationOutcome) -> Domain | str:
         return f"DMARC can't be checked: {outcome.authors.state}"
     if verdict.status is AuthResult.PASS:
         return verdict.author
+    if verdict.status is AuthResult.TEMPERROR:
+        raise AuthenticationUnavailable(f"DMARC of {verdict.author} can't be checked")
     if verdict.status is AuthResult.NONE:
         return f"{verdict.author} has no DMARC policy, so the message doesn't pass"
     why = f": {verdict.problem}" if verdict.problem else ""
@@ -156,6 +167,8 @@ def _submitter(outcome: AuthenticationOutcome) -> Domain | str:
     for result in results:
         if not _problem(result):
             return result.domain
+    if _isUncertain(outcome, results):
+        raise AuthenticationUnavailable(f"the signer of {author} can't be checked")
     if not results:
         others = [str(each.domain) for each in outcome.authentication.dkim]
         named = f": it is signed by {', '.join(others[:MAX_NAMED])}" if others else ""
@@ -164,6 +177,19 @@ def _submitter(outcome: AuthenticationOutcome) -> Domain | str:
         f"{each.selector}: {_problem(each)}" for each in results[:MAX_NAMED]
     )
     return f"no DKIM signature of {author} is acceptable: {problems}"
+
+
+def _isUncertain(outcome: AuthenticationOutcome, results: Sequence[DKIMResult]) -> bool:
+    """
+    True if a failed lookup may hide an acceptable signature.
+
+    @param results: Of the signatures by domains that are known to be acceptable.
+    """
+    discovery = outcome.verdict.discovery
+    isUnknown = discovery is not None and discovery.temporary
+    return any(each.status is AuthResult.TEMPERROR for each in results) or (
+        isUnknown and len(results) < len(outcome.authentication.dkim)
+    )
 
 
 def _problem(result: DKIMResult) -> str:

@@ -210,7 +210,7 @@ class ReportIntake:
         Read an input, and store what is in it.
 
         @param origin: Of things that can't be read.
-        @param judge: Decides about each report.
+        @param judge: Decides about each report; nothing is stored if it raises.
         @param name: As for L{ReportReader.read}.
         @param client: As for L{ReportReader.read}.
 

@@ -39,6 +39,7 @@ from moxtls.message.header import (
 from moxtls.message.spooled import SpooledMessage
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.types import ReportKind
+from moxtls.received.authenticity import AuthenticationUnavailable
 from moxtls.received.intake import ReadingUnavailable
 from moxtls.reception.delivery import MailboxDelivery, StoredMessage, VerdictDispatcher
 from moxtls.reception.policy import (
@@ -247,7 +248,7 @@ class IncomingMessage:
             return await self._received()
         except CancelledError:
             raise
-        except ReadingUnavailable as why:
+        except (ReadingUnavailable, AuthenticationUnavailable) as why:
             self.log.warn(
                 "message from {host!r} deferred: {why}",
                 host=self._client.address,

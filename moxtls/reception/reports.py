@@ -85,6 +85,7 @@ class MailedReports:
             a local user, as nobody vouches for reports that it passes on.
 
         @raise ReadingUnavailable: The message is to be sent again later.
+        @raise AuthenticationUnavailable: The same.
         @raise Exception: The same, as the ledger failed.
         """
         targets = [one for each in recipients for one in each.targets]

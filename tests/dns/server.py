@@ -57,9 +57,11 @@ class Zone:
     @ivar deviations: Deviations for the next datagrams.
     @ivar streamDeviations: Deviations for the next queries over TCP: C{DROP},
         C{HANG_UP}.
+    @ivar broken: Names that are answered with SERVFAIL.
     """
 
     def __init__(self) -> None:
+        self.broken: set[str] = set()
         self.asked: list[tuple[str, str, str]] = []
         self.ports: list[int] = []
         self.deviations: deque[Deviation] = deque()
@@ -77,6 +79,9 @@ class Zone:
         kind = dns.rdatatype.to_text(query.question[0].rdtype)
         self.asked.append((via, name, kind))
         response = dns.message.make_response(query, recursion_available=True)
+        if name in self.broken:
+            response.set_rcode(dns.rcode.SERVFAIL)
+            return response
         response.flags |= dns.flags.AD
         if not self._fill(response, name, kind):
             response.authority.append(

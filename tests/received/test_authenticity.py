@@ -21,7 +21,11 @@ from moxtls.dates import DAY, MINUTE
 from moxtls.dmarc.types import Discovery, DiscoveryMethod, Verdict
 from moxtls.domain import Domain
 from moxtls.message.addresses import Authors, FromField
-from moxtls.received.authenticity import judge, judgeMailed
+from moxtls.received.authenticity import (
+    AuthenticationUnavailable,
+    judge,
+    judgeMailed,
+)
 from moxtls.received.types import (
     AcceptedReport,
     Channel,
@@ -83,6 +87,7 @@ def outcome(
     author: str = "google.example",
     organization: str = "google.example",
     status: AuthResult = NONE,
+    isTemporary: bool = False,
 ) -> AuthenticationOutcome:
     """
     The outcome for a message with signatures.
@@ -90,6 +95,7 @@ def outcome(
     @param author: Empty if From has no single author.
     @param organization: The organizational domain.
     @param status: Of DMARC.
+    @param isTemporary: Whether a lookup of policies failed.
     """
     if not author:
         return AuthenticationOutcome(
@@ -98,7 +104,10 @@ def outcome(
             Authors(FromField.MISSING),
         )
     discovery = Discovery(
-        Domain(author), Domain(organization), DiscoveryMethod.TREE_WALK
+        Domain(author),
+        Domain(organization),
+        DiscoveryMethod.TREE_WALK,
+        temporary=isTemporary,
     )
     return AuthenticationOutcome(
         authentication(*dkim),
@@ -244,7 +253,7 @@ class JudgeMailedTests(SynchronousTestCase):
             for status, expected in [
                 (AuthResult.PASS, (f"DMARC {name}", "")),
                 (AuthResult.FAIL, ("", f"DMARC fails for {name}")),
-                (AuthResult.TEMPERROR, ("", f"DMARC is temperror for {name}")),
+                (AuthResult.PERMERROR, ("", f"DMARC is permerror for {name}")),
                 (
                     AuthResult.NONE,
                     (
@@ -260,6 +269,34 @@ class JudgeMailedTests(SynchronousTestCase):
             self.assertEqual(self.authentication(report, found), expected)
             expected = ("", "the message was not authenticated")
             self.assertEqual(self.authentication(report, None), expected)
+
+    def test_uncertain(self) -> None:
+        """
+        If a lookup failed on which the decision depends, there is none yet; it doesn't
+        depend on the signatures of others, nor on any if there is a good one.
+        """
+        temporary = AuthResult.TEMPERROR
+        tls, dmarc = tlsReport("our.example"), dmarcReport()
+        unknown = signature(status=temporary)
+        other = signature("other.example", status=temporary)
+        mail = "mail.google.example"
+        for report, found in [
+            (dmarc, outcome(status=temporary)),
+            (tls, outcome(unknown)),
+            (
+                tls,
+                outcome(signature(), author=mail, organization=mail, isTemporary=True),
+            ),
+        ]:
+            with self.assertRaises(AuthenticationUnavailable):
+                judgeMailed(report, MAIL, found, OURS)
+        for found, expected in [
+            (outcome(unknown, signature(), isTemporary=True), "DKIM google.example"),
+            (outcome(other), ""),
+            (outcome(isTemporary=True), ""),
+            (outcome(signature(status=AuthResult.FAIL), isTemporary=True), ""),
+        ]:
+            self.assertEqual(self.authentication(tls, found)[0], expected)
 
     def test_both(self) -> None:
         """

@@ -421,6 +421,25 @@ class FailureTests(ReceivedMailCase):
         self.assertEqual(await self.sessions(server, "example.org"), 7)
         await server.stopService()
 
+    async def test_lookupFails(self) -> None:
+        """
+        A report whose signature can't be checked for now is deferred, and accepted
+        when it is sent again.
+        """
+        server = self.started(CONFIG)
+        name = signer(selector="later").recordName
+        self.dns.zone.broken.add(name)
+        message = tlsMessage("example.org", signers=(signer(selector="later"),))
+        self.assertEqual(await self.send(server, message, TLS), 451)
+        self.assertEqual((await self.stored(server), self.verdicts("TLSRPT")), ((), []))
+        self.dns.zone.broken.clear()
+        self.publish(name, signer(selector="later").record)
+        # Failed lookups are cached (RFC 9520 3.2), but not for longer than this.
+        await server.stopService()
+        server = self.started(CONFIG)
+        self.assertEqual(await self.send(server, message, TLS), 250)
+        self.assertEqual(await self.sessions(server, "example.org"), 7)
+
     async def test_workerKilled(self) -> None:
         """
         A message whose reading doesn't end is delivered and refused, and not read
