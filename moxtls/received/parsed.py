@@ -411,12 +411,11 @@ _KEPT = frozenset(
         "reporting-mta",
         "original-mail-from",
         "original-rcpt-to",
-        "original-envelope-id",
     }
 )
-_LOCAL_PART = re.compile(r"[^\s<>()\[\]:;,=\"\\@]+@|\"[^\"]*\"@")
+_NOT_ATEXT = r"\s<>()\[\]:;,=\"\\@"
+_LOCAL_PART = re.compile(rf'(?<![^{_NOT_ATEXT}])[^{_NOT_ATEXT}]+@|"[^"]*"@')
 _REMOVED = "redacted"
-_MAX_INCIDENTS = 10**6
 
 
 class _Removal(Redaction):
