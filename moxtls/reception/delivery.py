@@ -27,6 +27,7 @@ from moxtls.reception.policy import (
     StoreResult,
     replyFor,
     undelivered,
+    withoutUnneeded,
 )
 from moxtls.reception.recipients import Directory
 from moxtls.smtp.types import Reply
@@ -78,7 +79,7 @@ class MailboxDelivery:
         """
         @return: The reply to the client.
         """
-        results = await self.store(message, copies)
+        results = withoutUnneeded(copies, await self.store(message, copies))
         rest = undelivered(copies, results, finalDisposition)
         if rest and not await self._queued(message, rest):
             return TRY_LATER

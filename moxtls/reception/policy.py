@@ -314,6 +314,20 @@ def authenticatedOrganization(
     return discovery.organizational
 
 
+def withoutUnneeded(
+    copies: Sequence[MailboxCopy], results: Sequence[StoreResult]
+) -> list[StoreResult]:
+    """
+    The results, with copies that nobody needs to read taken as stored if they never
+    can be: a full mailbox must not return reports that are in the ledger.
+    """
+    never = (StoreResult.FULL, StoreResult.REFUSED)
+    return [
+        StoreResult.STORED if copy.seen and result in never else result
+        for copy, result in zip(copies, results, strict=True)
+    ]
+
+
 def replyFor(
     results: Sequence[StoreResult], finalDisposition: FinalDisposition
 ) -> Reply:

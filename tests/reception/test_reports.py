@@ -29,7 +29,13 @@ from moxtls.reception.reports import MailedReports, describeResults, reportField
 from moxtls.workers.process import NoWorker, Worker
 from tests.received.reading import InlineWorker, RecordingStore, readWords
 from tests.received.test_authenticity import dmarcReport, tlsReport
-from tests.reception.receiving import CONFIG, HOSTNAME, ReceptionCase
+from tests.reception.receiving import (
+    CONFIG,
+    HOSTNAME,
+    MailboxFull,
+    MailboxRefused,
+    ReceptionCase,
+)
 from tests.reception.signed import OTHER_CLIENT, message
 
 #: Signed, and allowed by SPF.
@@ -216,6 +222,21 @@ class MailedReportsTests(ReceptionCase):
         self.assertEqual(self.store.ids, ["one", "two"])
         self.assertEqual(self.fields(), [b"accepted, 2 TLS reports, 2 known before"])
         self.assertEqual(self.seen(), [True])
+
+    def test_mailboxFull(self) -> None:
+        """
+        A full mailbox doesn't return accepted reports to their sender, but it does
+        return other messages.
+        """
+        mailbox = self.mail["anna"]
+        mailbox.room = 0
+        for error in (MailboxFull(), MailboxRefused("no")):
+            mailbox.error = error
+            got = self.receive(REPORT, "tlsreports@our.example", size=1000)
+            self.assertEqual((got.rcpt, got.reply.code), ([250], 250))
+            got = self.receive(message("x@n.example"), "tlsreports@our.example")
+            self.assertIn(got.reply.code, (550, 552))
+        self.assertEqual(self.store.ids[:2], ["one", "two"])
 
     def test_large(self) -> None:
         """

@@ -22,6 +22,9 @@ from moxtls.authentication.dkim.sign import sign
 from moxtls.dns.types import RRType
 from moxtls.received.intake import LOST
 from moxtls.received.types import (
+    AcceptedReport,
+    Channel,
+    Origin,
     ReceivedKind,
     ReportFilter,
     StoredReport,
@@ -29,6 +32,7 @@ from moxtls.received.types import (
 )
 from tests import MAX_WAIT
 from tests.postgres import StoppableServer
+from tests.received.test_authenticity import tlsReport
 from tests.reporting.support import ED25519_PEM
 from tests.scenarios.support_mailed import (
     SPAN,
@@ -434,7 +438,7 @@ class FailureTests(ReceivedMailCase):
         self.assertEqual((await self.stored(server), self.verdicts("TLSRPT")), ((), []))
         self.dns.zone.broken.clear()
         self.publish(name, signer(selector="later").record)
-        # Failed lookups are cached (RFC 9520 3.2), but not for longer than this.
+        # Failed lookups are cached for a while (RFC 9520 3.2); a new server has none.
         await server.stopService()
         server = self.started(CONFIG)
         self.assertEqual(await self.send(server, message, TLS), 250)
@@ -490,6 +494,24 @@ class FailureTests(ReceivedMailCase):
         self.assertEqual(await self.sessions(server, "example.org"), 7)
         expected = [("accepted, 1 TLS report, 1 known before", True)]
         self.assertEqual(self.verdicts("TLSRPT"), expected)
+
+    async def test_expired(self) -> None:
+        """
+        A server removes what has been kept for as long as configured.
+        """
+        server = self.started(f"{CONFIG}[ReceivedReports]\nKeepTLSDays = 1\n")
+        report = tlsReport("example.org", end=SPAN.end - 3 * 86400)
+        origin = Origin(Channel.IMPORT, "a.json", "", SPAN.end)
+        await server.ledger.received.add(AcceptedReport(report, origin))
+        self.assertEqual(len(await self.stored(server)), 1)
+        await server.stopService()
+        server.privilegedStartService()
+        server.startService()
+        await self.until(lambda: self.isEmpty(server))
+
+    def isEmpty(self, server: Server) -> Deferred[bool]:
+        stored = Deferred.fromCoroutine(self.stored(server))
+        return stored.addCallback(lambda found: not found)
 
     async def test_notReported(self) -> None:
         """
