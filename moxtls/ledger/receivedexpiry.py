@@ -77,15 +77,17 @@ _EXPIRED = (
     .limit(bindparam("limit"))
 )
 _OTHERS = text("received_report.state > 0")
-_REFUSED_OR_LEFT = (
+_NOT_ACCEPTED = (
     select(*_HEAD)
     .where(
         _OTHERS,
+        _r.state.in_(bindparam("states", expanding=True)),
         or_(_r.received < bindparam("before"), _r.state == State.ABANDONED),
     )
     .order_by(_r.number)
     .limit(bindparam("limit"))
 )
+_LEFT = (State.INCOMPLETE, State.ABANDONED)
 _RANKS = (
     select(
         _r.number,
@@ -167,19 +169,23 @@ def expire(
     As L{moxtls.received.interfaces.IReceivedReportStore.expire}.
     """
     reserveNumbers(connection, 0)
-    if kind is None:
-        given = {"before": before * DAY, "limit": limit}
-        return _Removal(connection, limit).remove(
-            connection.execute(_REFUSED_OR_LEFT, given).all()
-        )
-    given = {"before": before, "limit": limit}
-    found = connection.execute(_EXPIRED, {"kind": kind} | given).all()
-    if found or kind is not ReceivedKind.DMARC:
-        return _Removal(connection, limit).remove(found)
-    given = {"month": monthOf(before), "limit": limit}
-    return _removeAll(
-        connection, _REMOVE_DETAIL, connection.execute(_MONTHS, given).all()
-    )
+    removal = _Removal(connection, limit)
+    if kind in (None, ReceivedKind.DMARC):
+        states = _LEFT if kind else (State.REFUSED, *_LEFT)
+        given: dict[str, object] = {
+            "states": states,
+            "before": before * DAY,
+            "limit": limit,
+        }
+        removal.remove(connection.execute(_NOT_ACCEPTED, given).all())
+    if kind and not removal.removed:
+        given = {"kind": kind, "before": before, "limit": limit}
+        removal.remove(connection.execute(_EXPIRED, given).all())
+    if kind is ReceivedKind.DMARC and not removal.removed:
+        given = {"month": monthOf(before), "limit": limit}
+        details = connection.execute(_MONTHS, given).all()
+        return _removeAll(connection, _REMOVE_DETAIL, details)
+    return removal.removed
 
 
 def limitRefused(connection: Connection) -> None:
@@ -195,30 +201,31 @@ def limitRefused(connection: Connection) -> None:
 class _Removal:
     """
     Removes reports until a number of rows is reached.
+
+    @ivar removed: The number so far.
     """
 
     def __init__(self, connection: Connection, limit: int) -> None:
         self._connection = connection
         self._limit = limit
-        self._removed = 0
+        self.removed = 0
         self._days: set[tuple[str, int]] = set()
 
     @property
     def _left(self) -> int:
-        return max(self._limit - self._removed, 0)
+        return max(self._limit - self.removed, 0)
 
-    def remove(self, heads: Iterable[Any]) -> int:
+    def remove(self, heads: Iterable[Any]) -> None:
         """
-        @return: The number removed.
+        Remove reports, in order, as far as there is room.
         """
         done: list[Any] = []
         for head in heads:
             if not self._left or not self._removeParts(head) or not self._left:
                 break
-            self._removed += 1
+            self.removed += 1
             done.append(head)
         self._removeHeads(done)
-        return self._removed
 
     def _removeParts(self, head: Any) -> bool:
         """
@@ -255,7 +262,7 @@ class _Removal:
     def _removeSources(self, query: Any, given: dict[str, object]) -> bool:
         limit = self._left
         keys = self._connection.execute(query, given | {"limit": limit}).all()
-        self._removed += _removeAll(self._connection, _REMOVE_SOURCE, keys)
+        self.removed += _removeAll(self._connection, _REMOVE_SOURCE, keys)
         return len(keys) < limit
 
     def _removeRows(self, head: Any) -> bool:
@@ -264,7 +271,7 @@ class _Removal:
         first = max(head.row_count - self._left, 0)
         given = {"report": head.number, "first": first}
         self._connection.execute(_REMOVE_ROWS, given)
-        self._removed += head.row_count - first
+        self.removed += head.row_count - first
         given = {"of": head.number, "count": first}
         self._connection.execute(_SET_ROW_COUNT, given)
         return not first

@@ -129,10 +129,9 @@ class IReceivedReportStore(Interface):
         Remove reports, with what was counted of them, in one transaction.  A day that
         expires isn't counted any more from the first step on.
 
-        @param kind: C{None} for refused ones, and what is left of reports that were
-            being stored when their node crashed.
+        @param kind: C{None} for refused ones.
         @param before: The day; those that belong to earlier days are removed.  Refused
-            ones, and what is left, belong to the day in which they were received.
+            ones belong to the day in which they were received.
         @param limit: The number of reports and rows that are removed at most.
 
         @return: Fires with the number removed; with 0 once there are none.
