@@ -23,6 +23,7 @@ BENCHMARKS = {
     "spf": "SPF checks",
     "dkim": "DKIM signatures verified",
     "mailbox": "messages stored in mailboxes",
+    "received": "received reports read",
 }
 
 

@@ -280,14 +280,7 @@ class RowCollector:
         @return: Their digest, and the domain that was authenticated.
         """
         author = canonicalName(record.headerFrom)
-        text = _details(
-            ("dkim", _arrays(map(_result, record.dkim))),
-            ("envelope_from", _string(canonicalName(record.envelopeFrom))),
-            ("envelope_to", _string(canonicalName(record.envelopeTo))),
-            ("header_from", _string(author)),
-            ("reasons", _arrays(map(_array, record.reasons))),
-            ("spf", _arrays(map(_result, record.spf))),
-        )
+        text = _details(record, author)
         digest = blake2b(text.encode("utf-8"), digest_size=_DIGEST).digest()
         self._details[digest] = text
         self._size += len(text)
@@ -303,20 +296,28 @@ class RowCollector:
         self._size = 0
 
 
-def _details(*members: tuple[str, str]) -> str:
+def _details(record: ReceivedRecord, author: str) -> str:
     """
-    A JSON object of those members that aren't empty.
+    As in L{RowBlock.details}.  Written here, as an encoder takes twice as long.
     """
-    return "{" + ",".join([f'"{name}":{text}' for name, text in members if text]) + "}"
+    members = []
+    if record.dkim:
+        members.append(f'"dkim":[{",".join(map(_result, record.dkim))}]')
+    if record.envelopeFrom:
+        members.append(f'"envelope_from":{_string(record.envelopeFrom)}')
+    if record.envelopeTo:
+        members.append(f'"envelope_to":{_string(record.envelopeTo)}')
+    if author:
+        members.append(f'"header_from":{_string(author)}')
+    if record.reasons:
+        members.append(f'"reasons":[{",".join(map(_array, record.reasons))}]')
+    if record.spf:
+        members.append(f'"spf":[{",".join(map(_result, record.spf))}]')
+    return f"{{{','.join(members)}}}"
 
 
-def _string(text: str) -> str:
-    return encode_basestring(text) if text else ""
-
-
-def _arrays(items: Iterable[str]) -> str:
-    text = ",".join(items)
-    return f"[{text}]" if text else ""
+def _string(name: str) -> str:
+    return encode_basestring(canonicalName(name))
 
 
 def _array(texts: Iterable[str]) -> str:

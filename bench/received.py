@@ -1,0 +1,110 @@
+"""
+Reads received reports, compared with parsedmarc: reports per second, CPU time, and the
+most memory that the process had.  Each measurement is in a process of its own.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+from bench.comparison import aligned
+from bench.receivedreading import READERS
+from bench.settings import Effort, IReactor, main
+from tests.received.samples import aggregateReport
+
+#: Reports with the usual number of rows, and rows of a large one.
+REPORTS = 1000
+ROWS = 10
+LARGE = 100_000
+#: Number of measurements of the large one: parsedmarc takes most of a minute.
+MOST_ROUNDS = 1
+
+BASELINE = "parsedmarc"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """
+    A measurement.
+
+    @ivar messages: In all reports; the same for all that read them correctly.
+    @ivar cpu: Seconds, without what starting the process takes.
+    @ivar peak: Octets.
+    """
+
+    messages: int
+    cpu: float
+    peak: int
+
+
+def _measure(name: str, folder: Path) -> Reading:
+    first = folder.parent / "first.xml.gz"
+    module = "bench.receivedreading"
+    command = [sys.executable, "-m", module, name, str(first), str(folder)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return Reading(**json.loads(done.stdout))
+
+
+def _compare(title: str, folder: Path, reports: int, rounds: int) -> None:
+    names = [each for each in READERS if each == "moxtls" or find_spec(each)]
+    readings: dict[str, list[Reading]] = {name: [] for name in names}
+    for _ in range(max(1, rounds)):
+        for name in names:
+            readings[name].append(_measure(name, folder))
+    counts = {each.messages for found in readings.values() for each in found}
+    assert len(counts) == 1, counts
+    table = [["", "reports per CPU second", "CPU each", f"x {BASELINE}", "peak"]]
+    for name in names:
+        cpu = median(each.cpu for each in readings[name]) / reports
+        ratios = [
+            other.cpu / one.cpu
+            for one, other in zip(
+                readings[name], readings.get(BASELINE, ()), strict=False
+            )
+        ]
+        table.append(
+            [
+                name,
+                f"{1 / cpu:,.1f}",
+                f"{cpu * 1000:,.2f} ms",
+                f"{median(ratios):.1f}" if ratios else "-",
+                f"{max(each.peak for each in readings[name]) / 1e6:.0f} MB",
+            ]
+        )
+    print(f"{title}\n\n{aligned(table)}\n", flush=True)
+    if BASELINE not in names:
+        print(f"  {BASELINE} is not installed\n")
+
+
+async def benchmark(reactor: IReactor, effort: Effort) -> None:
+    with tempfile.TemporaryDirectory(prefix="moxtls-bench-") as name:
+        small, large = Path(name, "small"), Path(name, "large")
+        small.mkdir()
+        large.mkdir()
+        Path(name, "first.xml.gz").write_bytes(gzip.compress(aggregateReport(1)))
+        count, rows = effort.of(REPORTS), effort.of(LARGE)
+        for number in range(count):
+            report = aggregateReport(ROWS, f"r-{number}", number)
+            (small / f"{number}.xml.gz").write_bytes(gzip.compress(report))
+        report = aggregateReport(rows)
+        packed = gzip.compress(report)
+        (large / "0.xml.gz").write_bytes(packed)
+        title = f"{count:,} aggregate reports of {ROWS} rows"
+        _compare(title, small, count, effort.rounds)
+        title = (
+            f"A report of {rows:,} rows: {len(report) / 1e6:.1f} MB, "
+            f"{len(packed) / 1e6:.1f} in gzip"
+        )
+        _compare(title, large, 1, min(effort.rounds, MOST_ROUNDS))
+
+
+if __name__ == "__main__":
+    main(benchmark)
