@@ -6,6 +6,7 @@ contracts, on each database and in memory; several nodes; crashes.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,14 +14,26 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, event, text
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.ledger.database import Database, LedgerUnavailable
-from moxtls.ledger.ledger import Ledger, MemoryLedger
-from moxtls.ledger.receivedwriting import addBlocks, beginReport, completeReport
+from moxtls.ledger import receivedquestions as questions
+from moxtls.ledger.database import Database, LedgerUnavailable, migrate
+from moxtls.ledger.ledger import Ledger, MemoryDatabase, MemoryLedger
+from moxtls.ledger.receivedwriting import (
+    addAll,
+    addBlocks,
+    beginReport,
+    completeReport,
+)
 from moxtls.ledger.tables import metadata
-from moxtls.received.types import AddResult, ReceivedKind, ReportFilter
+from moxtls.received.types import (
+    AddResult,
+    ReceivedKind,
+    ReportFilter,
+    RowOutcome,
+    StoredDMARCRow,
+)
 from tests.ledger.contracts import Contract, Stores
 from tests.ledger.receivedcontracts import (
     MANY,
@@ -41,10 +54,12 @@ from tests.ledger.receivedvalues import (
     Row,
     accepted,
     dmarc,
+    policy,
     refused,
+    tls,
 )
 from tests.ledger.test_ledger import OnPostgres, OnSQLite, emptied, sharedURL
-from tests.ledger.test_sharing import NODES, SharingContract
+from tests.ledger.test_sharing import NODES, Sharing
 from tests.ledger.threads import Inbox
 
 #: Adds a large report, and waits after some steps; the argument is the ledger's URL.
@@ -198,7 +213,7 @@ class CrashContract(CountsRows):
         self.assertEqual(len(self.listed()), 1)
 
 
-class SharedReceivedContract(SharingContract):
+class SharedReceivedContract(Sharing):
     """
     Several nodes add reports.
     """
@@ -222,6 +237,20 @@ class SharedReceivedContract(SharingContract):
         self.assertEqual(len(listed), 41)
         (day,) = inbox.waitFor(ledger.received.dmarcDays(ORG, 0, 99_999))
         self.assertEqual(day.messages, 40 * 7 + sum(range(MANY)))
+
+    def test_upgradeAtOnce(self) -> None:
+        """
+        A duplicate in the same transaction upgrades the origin, too.
+        """
+        inbox, ledger = self.nodes[0]
+        several = [
+            ledger.received.add(accepted(dmarc(), origin))
+            for origin in (HTTPS, HTTPS, MAIL, HTTPS)
+        ]
+        results = [inbox.waitFor(each) for each in several]
+        self.assertEqual(results, ["stored"] + ["duplicate"] * 3)
+        (one,) = inbox.waitFor(ledger.received.reports(ReportFilter(), 9))
+        self.assertEqual(one.origin, MAIL)
 
     def test_variants(self) -> None:
         """
@@ -264,6 +293,67 @@ class SharedReceivedContract(SharingContract):
         self.assertEqual((day.day, day.messages), (MONDAY, NODES * 20 * 2))
         listed = inbox.waitFor(store.reports(ReportFilter(refused=None), 1000))
         self.assertEqual(len({each.number for each in listed}), NODES * 20 * 2)
+
+
+class PlanTests(SynchronousTestCase):
+    """
+    Query plans of SQLite.
+    """
+
+    def test_ranges(self) -> None:
+        """
+        Every answer comes from ranges of indexes; only the names of organizations are
+        searched.
+        """
+        database = MemoryDatabase()
+        self.addCleanup(database.dispose)
+        migrate(database)
+        every = ORG, 0, 99_999
+        full = ReportFilter(None, ORG, "google", 0, 99_999, True)
+        row = StoredDMARCRow(1, "", ORG, 1, "", RowOutcome(0), 1, "")
+        with database.reader.connect() as connection:
+            failing = tls(policy(failures={"certificate-expired": 1}))
+            addAll(connection, [accepted(failing)])
+            asked = self.asked(connection)
+            questions.domains(connection, 0, 9)
+            questions.raw(connection, 1)
+            questions.storedReports(connection, [1, 2])
+            questions.tlsDays(connection, *every)
+            questions.dmarcDays(connection, *every)
+            questions.tlsFailures(connection, *every, 9)
+            questions.dmarcSources(connection, *every, 9)
+            questions.reporters(connection, ReceivedKind.DMARC, *every, 9)
+            for filter in (ReportFilter(refused=None), full):
+                questions.reports(connection, filter, 9, 5)
+                questions.dmarcRows(connection, filter, 9, row)
+            questions.tlsRows(connection, full, 9, None)
+            plans = [
+                str(step[3])
+                for sql, values in list(asked)
+                for step in connection.exec_driver_sql(
+                    "EXPLAIN QUERY PLAN " + sql, values
+                )
+            ]
+        searches = [each for each in plans if each.startswith("SEARCH")]
+        self.assertGreater(len(searches), 25)
+        scans = {
+            each for each in plans if re.match("SCAN (received|other|result)", each)
+        }
+        self.assertEqual(scans, {"SCAN received_organization"})
+
+    def asked(self, connection: Connection) -> list[tuple[str, tuple[object, ...]]]:
+        """
+        A list to which the statements that are executed from now on are added.
+        """
+        sent: list[tuple[str, tuple[object, ...]]] = []
+
+        def note(
+            _c: object, _r: object, sql: str, values: tuple[object, ...], *_: object
+        ) -> None:
+            sent.append((sql, values))
+
+        event.listen(connection, "before_cursor_execute", note)
+        return sent
 
 
 class OnPostgresAt(OnPostgres):

@@ -43,7 +43,7 @@ PART = partOfEvaluation(evaluation())
 OUTCOMES = 300
 
 
-class SharingContract(Contract):
+class Sharing(Contract):
     """
     Nodes on any database.
     """
@@ -76,6 +76,12 @@ class SharingContract(Contract):
                 for number, (inbox, ledger) in enumerate(self.nodes)
             ]
         )
+
+
+class SharingContract(Sharing):
+    """
+    Stores of results, reports and leases on several nodes.
+    """
 
     def test_record(self) -> None:
         """
