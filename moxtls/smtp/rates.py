@@ -165,6 +165,49 @@ class RateLimiter:
         return allowed
 
 
+class ConnectionLimits:
+    """
+    Counts the connections of a listener, and limits those of each address and network.
+    Limits have the names of their keys in the configuration.
+    """
+
+    def __init__(self, perAddress: int, perNetwork: int, ratePerMinute: float) -> None:
+        """
+        @param ratePerMinute: New connections of one address; 0 for no limit.
+        """
+        self._maxPerAddress = perAddress
+        self._maxPerNetwork = perNetwork
+        self._rate = RateLimiter(ratePerMinute)
+        self._perAddress: Counter[str] = Counter()
+        self._perNetwork: Counter[str] = Counter()
+
+    def exceeded(self, source: ClientNetwork, now: float) -> str:
+        """
+        Count a new connection towards the rate, if it is allowed.
+
+        @return: The limit that it exceeds; empty if it is allowed.
+        """
+        if self._perAddress[source.address] >= self._maxPerAddress:
+            return "MaxConnectionsPerAddress"
+        if self._perNetwork[source.network] >= self._maxPerNetwork:
+            return "MaxConnectionsPerNetwork"
+        return "" if self._rate.take(source, now) else "MaxConnectionRate"
+
+    def opened(self, source: ClientNetwork) -> None:
+        self._perAddress[source.address] += 1
+        self._perNetwork[source.network] += 1
+
+    def closed(self, source: ClientNetwork) -> None:
+        _countDown(self._perAddress, source.address)
+        _countDown(self._perNetwork, source.network)
+
+
+def _countDown(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
+
+
 class LogLimiter:
     """
     Limits log events of the same kind: the first is logged at once, further ones

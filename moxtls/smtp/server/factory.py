@@ -6,7 +6,6 @@ L{IMessageDelivery} decides which mail is accepted.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -20,7 +19,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from moxtls.smtp.authenticator import Authenticator
-from moxtls.smtp.rates import ClientNetwork, LogLimiter, RateLimiter, networkOf
+from moxtls.smtp.rates import (
+    ClientNetwork,
+    ConnectionLimits,
+    LogLimiter,
+    RateLimiter,
+    networkOf,
+)
 from moxtls.smtp.server.interfaces import IMessage, IMessageDelivery, ListenerSettings
 from moxtls.smtp.server.protocol import IServerFactory, ServerSession
 from moxtls.smtp.server.syntax import encodeReply
@@ -61,18 +66,11 @@ _FULL = LimitRefusal(
     "MaxConnections is reached",
     Reply(421, "4.3.2", "Too many connections; try again later"),
 )
-_FULL_ADDRESS = LimitRefusal(
-    "MaxConnectionsPerAddress is reached",
-    Reply(421, "4.7.0", "Too many connections from your address"),
-)
-_FULL_NETWORK = LimitRefusal(
-    "MaxConnectionsPerNetwork is reached",
-    Reply(421, "4.7.0", "Too many connections from your network"),
-)
-_TOO_OFTEN = LimitRefusal(
-    "MaxConnectionRate is reached",
-    Reply(421, "4.7.0", "Too many new connections from you; try again later"),
-)
+_EXCEEDED = {
+    "MaxConnectionsPerAddress": "Too many connections from your address",
+    "MaxConnectionsPerNetwork": "Too many connections from your network",
+    "MaxConnectionRate": "Too many new connections from you; try again later",
+}
 _TOO_MANY_MESSAGES = LimitRefusal(
     "MaxMessageRate is reached",
     Reply(450, "4.7.1", "Too many messages from you; try again later"),
@@ -123,12 +121,18 @@ class SMTPServerFactory(ServerFactory):
         self.authenticator = authenticator
         self._sessions: set[ServerSession] = set()
         self._evicting: set[ServerSession] = set()
-        self._perAddress: Counter[str] = Counter()
-        self._perNetwork: Counter[str] = Counter()
-        self._connectionRate = RateLimiter(settings.maxConnectionRate)
+        self._limits = ConnectionLimits(
+            settings.maxConnectionsPerAddress,
+            settings.maxConnectionsPerNetwork,
+            settings.maxConnectionRate,
+        )
         self._messageRate = RateLimiter(settings.maxMessageRate)
         self._stopped: Deferred[None] | None = None
         self._logLimiter = LogLimiter(LOG_INTERVAL)
+
+    @property
+    def hasImmediateTLS(self) -> bool:
+        return self.settings.immediateTLS
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
@@ -148,15 +152,12 @@ class SMTPServerFactory(ServerFactory):
         return ServerTransport(self.clock, session)
 
     def _refusal(self, source: ClientNetwork) -> LimitRefusal | None:
-        settings = self.settings
         if self._stopped is not None:
             return _STOPPED
-        if self._perAddress[source.address] >= settings.maxConnectionsPerAddress:
-            return _FULL_ADDRESS
-        if self._perNetwork[source.network] >= settings.maxConnectionsPerNetwork:
-            return _FULL_NETWORK
-        if not self._connectionRate.take(source, self.clock.seconds()):
-            return _TOO_OFTEN
+        limit = self._limits.exceeded(source, self.clock.seconds())
+        if limit:
+            reply = Reply(421, "4.7.0", _EXCEEDED[limit])
+            return LimitRefusal(f"{limit} is reached", reply)
         return None if self._hasRoom() else _FULL
 
     def _hasRoom(self) -> bool:
@@ -202,14 +203,12 @@ class SMTPServerFactory(ServerFactory):
 
     def opened(self, session: ServerSession, source: ClientNetwork) -> None:
         self._sessions.add(session)
-        self._perAddress[source.address] += 1
-        self._perNetwork[source.network] += 1
+        self._limits.opened(source)
 
     def closed(self, session: ServerSession, source: ClientNetwork) -> None:
         self._sessions.discard(session)
         self._evicting.discard(session)
-        _countDown(self._perAddress, source.address)
-        _countDown(self._perNetwork, source.network)
+        self._limits.closed(source)
         stopped = self._stopped
         if stopped is not None and not self._sessions and not stopped.called:
             stopped.callback(None)
@@ -238,9 +237,3 @@ def _whenFired(event: Deferred[None]) -> Deferred[None]:
     waiting: Deferred[None] = Deferred()
     event.addCallback(waiting.callback)
     return waiting
-
-
-def _countDown(counter: Counter[str], key: str) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]
