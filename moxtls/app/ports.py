@@ -10,14 +10,20 @@ import resource
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
-from twisted.internet.interfaces import IAddress, IListeningPort, IReactorSocket
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    IReactorSocket,
+    IReactorTime,
+)
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from moxtls.ipaddresses import parseIP
-from moxtls.smtp.server.factory import SMTPServerFactory
 
 #: The length of the backlog: clients that wait while the server starts or is busy.
 BACKLOG = 128
@@ -52,6 +58,30 @@ class PortUnavailable(Exception):
         self.error = error
 
 
+class IListenerFactory(Protocol):
+    """
+    A factory for the connections of a listener.
+
+    @ivar tls: The certificates, if it uses TLS.
+    """
+
+    clock: IReactorTime
+    tls: IOpenSSLServerConnectionCreator | None
+
+    @property
+    def hasImmediateTLS(self) -> bool:
+        """
+        Whether connections use TLS from the beginning.
+        """
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None: ...
+
+    def stop(self) -> Deferred[None]:
+        """
+        Fires when all connections are closed.
+        """
+
+
 class BoundPort:
     """
     A bound port whose connections wait in the backlog until L{open} is called.
@@ -68,7 +98,7 @@ class BoundPort:
         isIPv6 = ip is not None and ip.version == 6
         self._family = socket.AF_INET6 if isIPv6 else socket.AF_INET
         host = address if isIPv6 or ip is None else str(ip)
-        self._factory: SMTPServerFactory | None = None
+        self._factory: IListenerFactory | None = None
         self._port: IListeningPort | None = None
         self._socket = socket.socket(self._family, socket.SOCK_STREAM)
         try:
@@ -87,7 +117,7 @@ class BoundPort:
         #: The port number; it differs from the requested one only if that is 0.
         self.port: int = self._socket.getsockname()[1]
 
-    def open(self, reactor: IReactorSocket, factory: SMTPServerFactory) -> None:
+    def open(self, reactor: IReactorSocket, factory: IListenerFactory) -> None:
         """
         Start to accept connections.
         """
@@ -107,7 +137,7 @@ class BoundPort:
             return succeed(None)
         return Deferred.fromCoroutine(self._close(self._factory))
 
-    async def _close(self, factory: SMTPServerFactory) -> None:
+    async def _close(self, factory: IListenerFactory) -> None:
         if self._port is not None:
             stopped = self._port.stopListening()
             if stopped is not None:
@@ -150,7 +180,7 @@ class ListenerPorts:
         """
         return self._ports[0].port
 
-    def open(self, reactor: IReactorSocket, factory: SMTPServerFactory) -> None:
+    def open(self, reactor: IReactorSocket, factory: IListenerFactory) -> None:
         """
         Start to accept connections.
         """
@@ -192,13 +222,14 @@ class _TLSFactory(TLSMemoryBIOFactory):
         return None if inner is None else self.protocol(self, inner)
 
 
-def _speaking(factory: SMTPServerFactory) -> Any:
+def _speaking(factory: IListenerFactory) -> Any:
     """
     Wrap a factory in TLS if the listener uses immediate TLS.
 
     @return: C{Any}, because Twisted's annotations don't allow a wrapped factory for
         servers.
     """
-    if not factory.settings.immediateTLS or factory.tls is None:
+    if not factory.hasImmediateTLS or factory.tls is None:
         return factory
-    return _TLSFactory(factory.tls, False, factory, clock=factory.clock)
+    inner: Any = factory
+    return _TLSFactory(factory.tls, False, inner, clock=factory.clock)
