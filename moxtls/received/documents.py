@@ -43,6 +43,8 @@ MAX_DELIMITERS = 100_000
 MAX_DOCUMENTS = 1000
 #: Octets of the header of a message or a part.
 MAX_HEADER = 64 * 1024
+#: The end of the reason why an input is refused that has no report of any kind.
+NOTHING = "there is no report in it"
 #: Octets of a failure report that are read: its fields, and the original's header.
 MAX_FAILURE = 512 * 1024
 
@@ -116,7 +118,7 @@ def findDocuments(data: bytes, name: str = "") -> Iterator[Document | Unreadable
         yield Unreadable("", str(error))
         return
     if not number:
-        yield Unreadable("", f"{search.kind}: there is no report in it")
+        yield Unreadable("", f"{search.kind}: {NOTHING}")
 
 
 class _Exhausted(MalformedReport):

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from moxtls.dates import MINUTE
 from moxtls.outages import logUnlessOutage
+from moxtls.received.documents import NOTHING
 from moxtls.received.interfaces import IReceivedReportStore, IReportIntakeObserver
 from moxtls.received.read import readReports
 from moxtls.received.types import (
@@ -52,7 +53,6 @@ Judged = AcceptedReport | RefusedReport
 Judge = Callable[[ParsedReport], Judged]
 
 LOST = "reading it failed: it took too long, or too much memory"
-NOTHING = "there is no report in it"
 
 
 class ReadingUnavailable(Exception):

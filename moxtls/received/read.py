@@ -20,6 +20,7 @@ from moxtls.dmarc.parse import (
 from moxtls.received.documents import (
     KINDS,
     MAX_INPUT,
+    NOTHING,
     Document,
     findDocuments,
 )
@@ -110,7 +111,7 @@ def readReport(data: bytes) -> ReceivedReport:
         if isinstance(found, Unreadable):
             raise MalformedReport(found.reason)
         return found
-    raise MalformedReport("input: there is no report in it")
+    raise MalformedReport(f"input: {NOTHING}")
 
 
 def receivedReports(

@@ -16,12 +16,12 @@ from zope.interface import implementer
 
 from moxtls.interfaces import StoreUnavailable
 from moxtls.received.authenticity import judge
+from moxtls.received.documents import NOTHING
 from moxtls.received.intake import (
     LOST,
     MAX_REFUSED,
     MAX_WAIT,
     MAX_WAITING,
-    NOTHING,
     IntakeResult,
     ReadingUnavailable,
     ReportIntake,
