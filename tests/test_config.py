@@ -144,6 +144,19 @@ WRONG = [
         "[Listeners.a] CertificateFile: expected a file, as TLS is on",
     ),
     (
+        MINIMAL + '[Listeners.a]\nPort = 443\nService = "reports"\nTLS = "starttls"',
+        'TLS = "starttls": expected "immediate" or "none" for reports',
+    ),
+    (
+        MINIMAL + '[Listeners.a]\nPort = 80\nService = "reports"\nAddress = "::"',
+        'Address = "::": expected a loopback address, or TLS = "immediate"',
+    ),
+    (
+        MINIMAL + '[Listeners.a]\nPort = 80\nService = "reports"\n'
+        "Authentication = true",
+        'Service = "reports": expected Service = "submission", as Authentication is on',
+    ),
+    (
         MINIMAL + '[Listeners.a]\nPort = 25\nTLS = "ssl"',
         'TLS = "ssl": expected one of "none", "starttls", "immediate"',
     ),

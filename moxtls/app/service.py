@@ -20,7 +20,7 @@ from twisted.python.threadpool import ThreadPool
 from moxtls.app.build import Components, IReactor, asConfigErrors, newID
 from moxtls.app.configfiles import ConfigFiles, faultsOf
 from moxtls.app.mail import InboundServices, MailboxStores, makeQueue
-from moxtls.app.ports import ListenerPorts, PortUnavailable
+from moxtls.app.ports import IListenerFactory, ListenerPorts, PortUnavailable
 from moxtls.authentication.dkim.sign import NoSubmitter
 from moxtls.config import InvalidConfig, Listener, ListenerTLS, joinedErrors, quoted
 from moxtls.config import Service as ListenerService
@@ -31,6 +31,7 @@ from moxtls.outages import OutageLog
 from moxtls.queue.executor import InlineSpoolExecutor, ThreadedSpoolExecutor
 from moxtls.queue.service import QueueService
 from moxtls.queue.types import ReportKind
+from moxtls.received.httpsserver import ReportServerFactory
 from moxtls.received.intake import ReportIntake
 from moxtls.reception.reports import MailedReports
 from moxtls.reporting.service import ReportService
@@ -236,15 +237,13 @@ class Server(Service):
                 # The remaining parts still have to stop.
                 self.log.failure("server: stopping a service failed")
 
-    def _factories(self) -> dict[str, SMTPServerFactory]:
+    def _factories(self) -> dict[str, IListenerFactory]:
         return {
-            name: self._factory(name, listener, self._acceptor(listener))
+            name: self._factory(name, listener)
             for name, listener in self._configFiles.config.listeners.items()
         }
 
-    def _factory(
-        self, name: str, listener: Listener, delivery: IMessageDelivery
-    ) -> SMTPServerFactory:
+    def _factory(self, name: str, listener: Listener) -> IListenerFactory:
         settings = ListenerSettings(
             ServerSettings(
                 self._configFiles.config.hostname.ascii,
@@ -264,11 +263,20 @@ class Server(Service):
             maxMessageRate=listener.maxMessageRate,
         )
         tls = self._configFiles.tls(name, listener)
+        if listener.service is ListenerService.REPORTS:
+            return ReportServerFactory(
+                self._durations,
+                settings,
+                self.intake,
+                self._configFiles.config.reportedDomains,
+                self._clock.seconds,
+                tls,
+            )
         if listener.authentication and self._logins is None:
             self._logins = self._authenticator()
         authenticator = self._logins if listener.authentication else None
         return SMTPServerFactory(
-            self._durations, settings, delivery, tls, authenticator
+            self._durations, settings, self._acceptor(listener), tls, authenticator
         )
 
     def _acceptor(self, listener: Listener) -> IMessageDelivery:

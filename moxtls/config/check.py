@@ -79,7 +79,9 @@ def _wrongListener(
         yield table, "CertificateFile", None, "expected a file, as TLS is on"
     yield from _wrongKeyPair(table, listener)
     yield from _wrongLimits(table, listener)
-    if listener.authentication and listener.service is Service.RECEPTION:
+    if listener.service is Service.REPORTS:
+        yield from _wrongReportListener(table, listener)
+    if listener.authentication and listener.service is not Service.SUBMISSION:
         # Clients of an MX are other hosts, not users of this one.
         expected = 'expected Service = "submission", as Authentication is on'
         yield table, "Service", listener.service, expected
@@ -93,6 +95,17 @@ def _wrongListener(
         ip = parseIP(address)
         if ip is not None and not ip.is_loopback:
             expected = "expected a loopback address, or Authentication = true"
+            yield table, "Address", address, expected
+
+
+def _wrongReportListener(table: str, listener: Listener) -> Iterator[Inconsistency]:
+    if listener.tls is ListenerTLS.STARTTLS:
+        # RFC 8460 3: HTTPS.
+        yield table, "TLS", listener.tls, 'expected "immediate" or "none" for reports'
+    for address in listener.address if listener.tls is ListenerTLS.NONE else ():
+        ip = parseIP(address)
+        if ip is not None and not ip.is_loopback:
+            expected = 'expected a loopback address, or TLS = "immediate"'
             yield table, "Address", address, expected
 
 

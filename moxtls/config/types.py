@@ -335,11 +335,12 @@ class LocalDomain:
 
 class Service(StrEnum):
     """
-    The SMTP service of a listener.
+    The service of a listener.
     """
 
     SUBMISSION = "submission"
     RECEPTION = "reception"
+    REPORTS = "reports"
 
 
 class ListenerTLS(StrEnum):
@@ -355,14 +356,15 @@ class ListenerTLS(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Listener:
     """
-    An SMTP listener: a port on one or several addresses.
+    A listener: a port on one or several addresses.
     """
 
     port: int = setting("Port", "The TCP port.")
     service: Service = setting(
         "Service",
         '"submission": takes mail to be sent. "reception": takes mail for local '
-        "domains, and DSNs about reports.",
+        'domains, and DSNs about reports. "reports": takes TLS reports by HTTPS, '
+        "about the domains for which reports are collected.",
         Service.SUBMISSION,
     )
     address: tuple[str, ...] = setting(
@@ -380,7 +382,10 @@ class Listener:
         False,
     )
     tls: ListenerTLS = setting(
-        "TLS", 'How TLS begins: "none", "starttls" or "immediate".', ListenerTLS.NONE
+        "TLS",
+        'How TLS begins: "none", "starttls" or "immediate". For reports, "none" is '
+        "for a reverse proxy on this host, and needs a loopback address.",
+        ListenerTLS.NONE,
     )
     certificateFile: str = setting(
         "CertificateFile", "PEM, leaf first. Reloaded when it changes.", ""
@@ -409,11 +414,13 @@ class Listener:
         "MaxMessageRate",
         "Maximum number of messages a minute from one IP address (for IPv6, one "
         "/64); four times as many from a network. Further messages are "
-        "deferred. 0 for no limit.",
+        "deferred. 0 for no limit. For reports: of requests.",
         3000,
     )
     maxMessageSize: int = setting(
-        "MaxMessageSize", "Maximum size of a message in bytes.", 100 * 2**20
+        "MaxMessageSize",
+        "Maximum size of a message in bytes. For reports it is at most 25 MB.",
+        100 * 2**20,
     )
     checks: bool = setting(
         "Checks",
@@ -690,7 +697,7 @@ class Config:
         None,
     )
     listeners: Mapping[str, Listener] = setting(
-        "Listeners", "SMTP listeners, by any name.", {}
+        "Listeners", "Listeners for SMTP and for reports by HTTPS, by any name.", {}
     )
     users: Mapping[str, str] = setting(
         "Users",
