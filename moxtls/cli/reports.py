@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
+from moxtls.cli import importing
 from moxtls.cli.pages import paged
 from moxtls.cli.shell import (
     CommandError,
@@ -102,6 +103,7 @@ def add(commands: Any) -> None:
         "files", nargs="+", metavar="FILE", help="- for standard input"
     )
     reading.set_defaults(run=show)
+    importing.add(verbs)
 
 
 async def _services(

@@ -147,12 +147,14 @@ class Shell:
         if make:
             configFiles.makeFolders()
 
-    async def ledger(self, make: bool = False) -> Ledger:
+    async def ledger(self, make: bool = False, isThreaded: bool = False) -> Ledger:
         """
         The ledger.
 
         @param make: Create one if there is none. Otherwise an empty one in memory
             takes its place.
+        @param isThreaded: Run its operations in threads: those that wait share a
+            transaction.
         """
         from moxtls.app.build import asConfigErrors
         from moxtls.ledger.database import LedgerMissing
@@ -162,7 +164,9 @@ class Shell:
             self._checkAccess(make)
             try:
                 with asConfigErrors(self.configFiles):
-                    self._ledger = Ledger(None, self.configFiles.ledgerURL, make=make)
+                    reactor = self.reactor if isThreaded else None
+                    url = self.configFiles.ledgerURL
+                    self._ledger = Ledger(reactor, url, make=make)
             except LedgerMissing:
                 self._ledger = MemoryLedger()
             self._closers.append(self._ledger.stop)

@@ -1,0 +1,278 @@
+# -*- test-case-name: tests.received.test_importing -*-
+"""
+Imports received reports: worker processes read inputs in batches, and the results are
+stored as they come.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from moxtls.received.authenticity import judge
+from moxtls.received.documents import NOTHING
+from moxtls.received.inputs import Found, Input, readInputs
+from moxtls.received.interfaces import IReceivedReportStore
+from moxtls.received.types import (
+    AddResult,
+    Channel,
+    Origin,
+    ParsedReport,
+    ReadResult,
+    ReceivedKind,
+    RefusedReport,
+    Unreadable,
+)
+from moxtls.workers.batches import Batches
+from moxtls.workers.process import IWorkerReactor, NoWorker, Worker, WorkerLost
+
+#: Octets of one call to a worker: enough to make the cost of a call small.
+BATCH_SIZE = 128 * 1024
+#: An input counts as this many octets at least, which limits the inputs of a batch.
+MIN_SIZE = BATCH_SIZE // 32
+#: Batches that a worker has at a time: it has the next one when it returns the first.
+PER_WORKER = 2
+#: Octets, counted likewise, of inputs that are being read.
+MAX_READING = 4 * 2**20
+#: Octets of reports that are being stored, and how many: the more there are, the more
+#: share a transaction.
+MAX_STORING = 32 * 2**20
+MAX_REPORTS = 1000
+#: Domains without configuration that are named in the end.
+MAX_DOMAINS = 20
+#: Calls for an input during which the process ended.
+MAX_ATTEMPTS = 2
+#: Seconds for a call: an input of the maximum size takes some ten.
+TIMEOUT = 120
+
+
+@dataclass
+class ImportCounts:
+    """
+    The results of an import.
+
+    @ivar results: Reports by what became of them.
+    @ivar refused: Inputs and parts of inputs that can't be read.
+    @ivar otherMail: Messages in mailboxes that aren't reports.
+    @ivar unconfigured: Reports about domains that aren't in the configuration.
+    @ivar domains: Such domains, in order of appearance; at most L{MAX_DOMAINS}.
+    """
+
+    results: Counter[AddResult] = field(default_factory=Counter)
+    refused: int = 0
+    otherMail: int = 0
+    unconfigured: int = 0
+    domains: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def reports(self) -> int:
+        return self.results.total()
+
+
+def startWorkers(reactor: IWorkerReactor) -> list[Worker]:
+    """
+    Workers for an L{Importer}: one for each processor that this process may use.
+    """
+    count = len(os.sched_getaffinity(0))
+    return [Worker(reactor, "reading reports", TIMEOUT) for _ in range(count)]
+
+
+class Importer:
+    """
+    Reads inputs in worker processes, and stores their reports.
+
+    @ivar counts: What became of all inputs so far.
+    @ivar octets: L{Input.octets <moxtls.received.inputs.Input.octets>} of all inputs
+        that were read.
+    """
+
+    def __init__(
+        self,
+        store: IReceivedReportStore,
+        workers: Sequence[Worker],
+        isConfigured: Callable[[str], bool],
+        refused: Callable[[str, str], None],
+        now: Callable[[], float],
+    ) -> None:
+        """
+        @param isConfigured: Whether a policy domain is in the configuration.
+        @param refused: Called with the name and the reason of everything that can't be
+            read.
+        @param now: Unix seconds.
+        """
+        self._store = store
+        self._isConfigured = isConfigured
+        self._refused = refused
+        self._now = now
+        self._idle = [each for each in workers for _ in range(PER_WORKER)]
+        self._batches: Batches[Input, ReadResult] = Batches(
+            self._read, _weight, BATCH_SIZE, len(self._idle)
+        )
+        self.counts = ImportCounts()
+        self.octets = 0
+        # The sum of L{_weight}.
+        self._reading = 0
+        self._storing = 0
+        self._reports = 0
+        self._failure: Failure | None = None
+        self._waiting: Deferred[None] | None = None
+
+    async def put(self, found: Found) -> None:
+        """
+        Import an input, once there is room for it.  To be called once at a time.
+
+        @raise Exception: An earlier report couldn't be stored.
+        """
+        if isinstance(found, Unreadable):
+            self._refuse(found.name, found.reason)
+            return
+        weight = _weight(found)
+        await self._until(lambda: self._hasRoom(weight))
+        self._reading += weight
+        reading = self._batches.put(found)
+        reading.addCallbacks(
+            self._wasRead, self._failed, callbackArgs=(found,), errbackArgs=()
+        )
+        reading.addErrback(self._failed)
+        reading.addBoth(self._ended, found, weight)
+
+    async def finish(self) -> None:
+        """
+        Returns once all inputs are read, and their reports stored.
+
+        @raise Exception: A report couldn't be stored.
+        """
+        await self._until(lambda: not self._reading and not self._reports)
+
+    def _hasRoom(self, weight: int) -> bool:
+        isFull = self._storing > MAX_STORING or self._reports > MAX_REPORTS
+        isTooMuch = self._reading and self._reading + weight > MAX_READING
+        return not isFull and not isTooMuch
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while self._failure is None and not condition():
+            self._waiting = Deferred()
+            await self._waiting
+        if self._failure is not None:
+            self._failure.raiseException()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    def _failed(self, failure: Failure) -> None:
+        self._failure = self._failure or failure
+
+    def _ended(self, result: None, found: Input, weight: int) -> None:
+        self._reading -= weight
+        self.octets += found.octets
+        self._wake()
+
+    # --- reading --------------------------------------------------------------------
+
+    def _read(self, batch: list[Input]) -> Deferred[Sequence[ReadResult | Exception]]:
+        return Deferred.fromCoroutine(self._readBatch(batch))
+
+    async def _readBatch(self, batch: list[Input]) -> Sequence[ReadResult | Exception]:
+        worker = self._idle.pop()
+        try:
+            return await worker.call(readInputs, _arguments(batch))
+        except NoWorker:
+            raise
+        except WorkerLost:
+            return [await self._readAlone(worker, each) for each in batch]
+        finally:
+            self._idle.append(worker)
+
+    async def _readAlone(self, worker: Worker, found: Input) -> ReadResult:
+        """
+        Read an input of a batch during which the process ended.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                results = await worker.call(readInputs, _arguments([found]))
+                return results[0]
+            except NoWorker:
+                raise
+            except WorkerLost:
+                # Maybe because of the input before it.
+                continue
+        reason = "the process that read it ended, or took too long"
+        return ReadResult((), (Unreadable("", reason),))
+
+    def _wasRead(self, result: ReadResult, found: Input) -> None:
+        if found.isMail and _isOtherMail(result):
+            self.counts.otherMail += 1
+            return
+        for each in result.unreadable:
+            name = f"{found.name}/{each.name}" if each.name else found.name
+            self._refuse(name, each.reason)
+        for report in result.reports:
+            self._add(report, found.name)
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self.counts.refused += 1
+        self._refused(name, reason)
+
+    # --- storing --------------------------------------------------------------------
+
+    def _add(self, report: ParsedReport, name: str) -> None:
+        # A path may have octets that are no text.
+        sender = name.encode("utf-8", "backslashreplace").decode()
+        origin = Origin(Channel.IMPORT, sender, "", self._now())
+        judged = judge(report, origin, _domainsOf(report))
+        if isinstance(judged, RefusedReport):
+            self._refuse(name, judged.reason)
+            return
+        size = len(report.raw) + sum(map(len, report.blocks))
+        self._storing += size
+        self._reports += 1
+        adding = self._store.add(judged)
+        adding.addCallbacks(self._added, self._failed, callbackArgs=(report,))
+        adding.addBoth(self._stored, size)
+
+    def _added(self, result: AddResult, report: ParsedReport) -> None:
+        counts = self.counts
+        counts.results[result] += 1
+        domains = _domainsOf(report)
+        if not any(map(self._isConfigured, domains)):
+            counts.unconfigured += 1
+            if len(counts.domains) < MAX_DOMAINS:
+                counts.domains.update(dict.fromkeys(domains))
+
+    def _stored(self, result: None, size: int) -> None:
+        self._storing -= size
+        self._reports -= 1
+        self._wake()
+
+
+def _isOtherMail(result: ReadResult) -> bool:
+    return not result.reports and all(
+        not each.name and each.reason.endswith(NOTHING) for each in result.unreadable
+    )
+
+
+def _weight(found: Input) -> int:
+    # A file that is left to the worker is a batch of its own.
+    isHere = isinstance(found.source, bytes)
+    return max(len(found.source), MIN_SIZE) if isHere else BATCH_SIZE
+
+
+def _arguments(batch: list[Input]) -> tuple[tuple[bytes | str, str], ...]:
+    return tuple((each.source, each.name) for each in batch)
+
+
+def _domainsOf(report: ParsedReport) -> tuple[str, ...]:
+    """
+    The domains that a report is about, each once.
+    """
+    if report.kind is not ReceivedKind.TLS:
+        return (report.domain,)
+    domains = (each.domain or report.domainHint for each in report.policies)
+    return tuple(filter(None, dict.fromkeys(domains)))
