@@ -33,6 +33,7 @@ from moxtls.queue.service import QueueService
 from moxtls.queue.types import ReportKind
 from moxtls.received.httpsserver import ReportServerFactory
 from moxtls.received.intake import ReportIntake
+from moxtls.received.listeners import ListenerRecorder
 from moxtls.reception.reports import MailedReports
 from moxtls.reporting.service import ReportService
 from moxtls.smtp.authenticator import MAX_CHECKS, Authenticator
@@ -72,6 +73,7 @@ class Server(Service):
     intake: ReportIntake
     incoming: InboundServices
     _logins: Authenticator | None
+    _recorder: ListenerRecorder
 
     def __init__(
         self,
@@ -130,6 +132,11 @@ class Server(Service):
             self._reactor, self._configFiles, self.ledger, self._clock, self._durations
         )
         self._stops.append(self.base.outcomes.stop)
+        self._recorder = ListenerRecorder(
+            self._clock, self._reactor, self.ledger.listenerHistory
+        )
+        self._recorder.startService()
+        self._stops.append(self._recorder.stopService)
         self.mailboxStores = MailboxStores(self.base)
         self._stops.append(self.mailboxStores.stop)
         spool = ThreadedSpoolExecutor(self._reactor, self._configFiles.spool)
@@ -262,8 +269,11 @@ class Server(Service):
             maxConnectionRate=listener.maxConnectionRate,
             maxMessageRate=listener.maxMessageRate,
         )
-        tls = self._configFiles.tls(name, listener)
-        if listener.service is ListenerService.REPORTS:
+        isSMTP = listener.service is not ListenerService.REPORTS
+        # TLS reports are about SMTP.
+        observer = self._recorder.observer(name) if isSMTP else None
+        tls = self._configFiles.tls(name, listener, observer)
+        if not isSMTP:
             return ReportServerFactory(
                 self._durations,
                 settings,

@@ -25,8 +25,10 @@ from moxtls.app import mail
 from moxtls.app.ports import BoundPort
 from moxtls.app.service import Server, bindPorts, openStores
 from moxtls.config import InvalidConfig
+from moxtls.dates import DAY
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
+from moxtls.ledger.ledger import Ledger
 from moxtls.queue.executor import InlineSpoolExecutor
 from moxtls.reporting.types import ReportPeriod, ReportState
 from moxtls.smtp import authenticator
@@ -310,6 +312,31 @@ class AuthenticationTests(ServerCase):
         features = await deferToThread(hold)
         self.assertIn("auth", features)
         self.assertNotIn("starttls", features)
+
+    async def test_handshakes(self) -> None:
+        """
+        Handshakes that clients abort, and the certificate in use, are in the ledger
+        after the stop.
+        """
+        port = self.listening("starttls")
+
+        def reject(client: SMTP) -> None:
+            # It doesn't know the authority.
+            with self.assertRaises(ssl.SSLCertVerificationError):
+                client.starttls(context=ssl.create_default_context())
+            client.close()
+
+        await self.talk(port, reject)
+        await self.running.stopService()
+        ledger = Ledger(None, f"sqlite:///{self.folder}/data/ledger.sqlite")
+        history, now = ledger.listenerHistory, reactor.seconds()
+        [seen] = await history.certificates(0, now + DAY)
+        [failed] = await history.failures(0, now + DAY)
+        await ledger.stop()
+        self.assertEqual((seen.listener, seen.names), ("a", (HOSTNAME,)))
+        self.assertEqual((failed.listener, failed.count), ("a", 1))
+        reason = "tls-remote-alert-48-unknown-certificate-authority"
+        self.assertEqual(failed.reason, reason)
 
     async def test_shared(self) -> None:
         """
