@@ -1,22 +1,20 @@
 # -*- test-case-name: tests.cli.test_reports -*-
 """
-C{moxtls report}: reports that are due, reports that were sent, and received reports.
-
-C{moxtls report show} prints received reports; its JSON has the field names of the RFCs,
-whatever the format of the report.
+C{moxtls report}: reports that are due, and reports that were sent.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
 from moxtls.cli import importing
+from moxtls.cli.documents import document
 from moxtls.cli.pages import paged
+from moxtls.cli.received import addVerbs
 from moxtls.cli.shell import (
     CommandError,
     Shell,
@@ -26,17 +24,12 @@ from moxtls.cli.shell import (
     moment,
 )
 from moxtls.dates import rfc3339, utcDay
-from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregateReport, ReceivedRecord
 from moxtls.queue.types import ReportKind
 from moxtls.received.describe import describeReport
-from moxtls.received.documents import MAX_INPUT
 from moxtls.received.read import ReceivedReport, readReport
 from moxtls.reporting.types import NoReport, OutgoingReport, ReportDraft, ReportPeriod
 from moxtls.tlsrpt.parse import (
     MalformedReport,
-    ReceivedFailure,
-    ReceivedPolicy,
-    ReceivedTLSReport,
 )
 
 if TYPE_CHECKING:
@@ -96,13 +89,7 @@ def add(commands: Any) -> None:
             help="also report periods that have not ended, up to now; later results "
             "go into another report",
         )
-    reading = addCommand(
-        verbs, "show", "read received reports: JSON, XML, gzip, zip or whole messages"
-    )
-    reading.add_argument(
-        "files", nargs="+", metavar="FILE", help="- for standard input"
-    )
-    reading.set_defaults(run=show)
+    addVerbs(verbs)
     importing.add(verbs)
 
 
@@ -212,7 +199,7 @@ def _previewLines(found: list[Preview]) -> Iterator[str]:
             yield f"{about}: no report: {draft.reason}"
             continue
         yield f"{about}: to {', '.join(draft.destinations)}"
-        for line in describeReport(_read(draft)):
+        for line in describeReport(_read(draft), showAll=True):
             yield f"  {line}"
 
 
@@ -240,143 +227,3 @@ async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
         shell.output.progressEnded()
     shell.output.done(f"{count} composed and queued.", composed=count)
     return 0
-
-
-#: The file name that stands for standard input.
-STDIN = "-"
-
-
-async def show(shell: Shell, arguments: argparse.Namespace) -> int:
-    """
-    Print received reports. All files are read before the first is printed: after an
-    error nothing is printed.
-    """
-    files: list[str] = arguments.files
-    reports = [_readFile(shell, each) for each in files]
-    if arguments.json:
-        named = zip(files, reports, strict=True)
-        shell.output.json([{"file": name, **document(each)} for name, each in named])
-    for name, report in zip(files, reports, strict=True):
-        if name is not files[0]:
-            shell.output.line()
-        if len(files) > 1:
-            shell.output.line(f"{name}:")
-        for line in describeReport(report):
-            shell.output.line(line)
-    return 0
-
-
-def _readFile(shell: Shell, file: str) -> ReceivedReport:
-    try:
-        if file == STDIN:
-            return readReport(shell.stdin.read(MAX_INPUT + 1))
-        with Path(file).open("rb") as opened:
-            return readReport(opened.read(MAX_INPUT + 1))
-    except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}") from None
-    except ValueError as error:
-        # A MalformedReport, or a name that no file can have.
-        raise CommandError(f"{file}: {error}") from None
-
-
-def document(report: ReceivedReport) -> dict[str, object]:
-    """
-    A received report as JSON, with the names of RFC 8460 4.4, RFC 9990 3.1 or RFC
-    5965 3.
-    """
-    if isinstance(report, ReceivedTLSReport):
-        return _tls(report)
-    if isinstance(report, FeedbackReport):
-        return {"feedback_report": report.fields, "original": report.original}
-    return _aggregate(report)
-
-
-def _tls(report: ReceivedTLSReport) -> dict[str, object]:
-    return {
-        "organization-name": report.organization,
-        "date-range": {
-            "start-datetime": rfc3339(report.start),
-            "end-datetime": rfc3339(report.end),
-        },
-        "contact-info": report.contact,
-        "report-id": report.reportID,
-        "policies": [_policy(each) for each in report.policies],
-    }
-
-
-def _policy(policy: ReceivedPolicy) -> dict[str, object]:
-    return {
-        "policy": {
-            "policy-type": policy.type,
-            "policy-string": policy.strings,
-            "policy-domain": policy.domain,
-            "mx-host": policy.mxHosts,
-        },
-        "summary": {
-            "total-successful-session-count": policy.succeeded,
-            "total-failure-session-count": policy.failed,
-        },
-        "failure-details": [_failure(each) for each in policy.failures],
-    }
-
-
-def _failure(failure: ReceivedFailure) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "result-type": failure.resultType,
-        "sending-mta-ip": failure.sendingIP,
-        "receiving-mx-hostname": failure.mxHostname,
-        "receiving-mx-helo": failure.mxHELO,
-        "receiving-ip": failure.receivingIP,
-        "failed-session-count": failure.count,
-        "additional-information": failure.additional,
-        "failure-reason-code": failure.reasonCode,
-    }
-    return {name: value for name, value in fields.items() if value != ""}
-
-
-def _aggregate(report: ReceivedAggregateReport) -> dict[str, object]:
-    return {
-        "report_metadata": {
-            "org_name": report.organization,
-            "email": report.email,
-            "extra_contact_info": report.contact,
-            "report_id": report.reportID,
-            "date_range": {"begin": report.start, "end": report.end},
-            "error": report.errors,
-            "generator": report.generator,
-        },
-        "policy_published": {"domain": report.domain, **dict(report.published)},
-        "records": [_record(each) for each in report.records],
-    }
-
-
-def _record(record: ReceivedRecord) -> dict[str, object]:
-    return {
-        "row": {
-            "source_ip": record.sourceIP,
-            "count": record.count,
-            "policy_evaluated": {
-                "disposition": record.disposition,
-                "dkim": record.dkimAligned,
-                "spf": record.spfAligned,
-                "reasons": [each._asdict() for each in record.reasons],
-            },
-        },
-        "identifiers": {
-            "header_from": record.headerFrom,
-            "envelope_from": record.envelopeFrom,
-            "envelope_to": record.envelopeTo,
-        },
-        "auth_results": {
-            "dkim": [
-                {
-                    "domain": each.domain,
-                    "selector": each.selector,
-                    "result": each.result,
-                    "human_result": each.humanResult,
-                }
-                for each in record.dkim
-            ],
-            "spf": [each._asdict() for each in record.spf],
-        },
-    }

@@ -188,7 +188,7 @@ def describeReports(output: Output, reports: Sequence[ArrivedReport]) -> None:
     The TLS reports of a day as sentences.
     """
     for each in reports:
-        for line in (*describeTLSReport(each.report), *_signatures(each)):
+        for line in (*describeTLSReport(each.report, True), *_signatures(each)):
             output.line(line)
         output.line("")
 

@@ -258,7 +258,7 @@ class ParseTests(SynchronousTestCase):
         The text form has no control characters.
         """
         text = WHOLE.replace("list.example</env", "&#x9b;31m</env")
-        lines = describeAggregateReport(parseAggregateReport(text.encode()))
+        lines = describeAggregateReport(parseAggregateReport(text.encode()), True)
         self.assertTrue(all(line.isprintable() for line in lines))
         self.assertIn("example.org: p=reject np=none testing=n", lines)
         self.assertIn("  because mailing_list a & b", lines)

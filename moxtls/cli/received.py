@@ -1,0 +1,558 @@
+# -*- test-case-name: tests.cli.test_received -*-
+"""
+C{moxtls report list}, C{show}, C{raw} and C{export}: reports of other hosts.
+
+In JSON, reports have the field names of the RFCs, whatever their format was; times are
+those of RFC 3339.  docs/received.rst has the fields.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+
+from moxtls.cli.documents import document
+from moxtls.cli.pages import AT_ONCE, paged
+from moxtls.cli.shell import (
+    CommandError,
+    Shell,
+    addCommand,
+    dayArgument,
+    domainArgument,
+)
+from moxtls.dates import DAY, midnight, rfc3339
+from moxtls.received.answers import dayOfNumber
+from moxtls.received.describe import describeReport, reportVerdict
+from moxtls.received.documents import MAX_INPUT
+from moxtls.received.read import ReceivedReport, parseRaw, receivedReports
+from moxtls.received.types import (
+    ReceivedKind,
+    ReportFilter,
+    RowOutcome,
+    StoredDMARCRow,
+    StoredReport,
+    TLSRow,
+    Unreadable,
+)
+from moxtls.tlsrpt.parse import MalformedReport, escapeUnprintable
+
+if TYPE_CHECKING:
+    from moxtls.received.interfaces import IReceivedReportStore
+
+LIST = ("ID", "Kind", "Day", "Domains", "Reporter", "Total", "Failed", "State")
+LIST_JSON = (
+    "ID",
+    "Kind",
+    "Organization",
+    "Contact",
+    "Report ID",
+    "Start",
+    "End",
+    "Domains",
+    "Total",
+    "Failed",
+    "Channel",
+    "Sender",
+    "Authentication",
+    "Received",
+    "Refused",
+    "Variant",
+    "Format",
+    "Size",
+)
+TLS_COLUMNS = (
+    "report",
+    "organization",
+    "day",
+    "policy_domain",
+    "policy_type",
+    "succeeded",
+    "failed",
+    "result_type",
+    "reason_code",
+    "sending_ip",
+    "mx_host",
+    "receiving_ip",
+    "sessions",
+)
+DMARC_COLUMNS = (
+    "report",
+    "organization",
+    "day",
+    "domain",
+    "source_ip",
+    "messages",
+    "passed",
+    "disposition",
+    "dkim_aligned",
+    "spf_aligned",
+    "header_from",
+    "envelope_from",
+    "envelope_to",
+    "dkim",
+    "spf",
+    "reasons",
+)
+#: The file name that stands for standard input.
+STDIN = "-"
+#: Octets of a raw report that are decompressed at a time.
+CHUNK = 64 * 1024
+
+_GZIP = zlib.MAX_WBITS + 16
+# Spreadsheets take a text that begins with one of these for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def addVerbs(verbs: Any) -> None:
+    """
+    Add the commands to those of C{moxtls report}.
+    """
+    listing = addCommand(verbs, "list", "list received reports, the latest first")
+    listing.add_argument(
+        "--kind",
+        choices=[str(each) for each in ReceivedKind],
+        help="only reports of this kind",
+    )
+    _addFilters(listing, "only reports with failures")
+    listing.add_argument(
+        "--refused", action="store_true", help="only reports that were not accepted"
+    )
+    listing.add_argument(
+        "--limit", type=_positive, metavar="N", help="at most N reports"
+    )
+    listing.set_defaults(run=_list)
+    reading = addCommand(
+        verbs,
+        "show",
+        "show received reports: stored ones, or files with JSON, XML, gzip, zip or "
+        "whole messages",
+    )
+    reading.add_argument(
+        "reports",
+        nargs="+",
+        metavar="ID|FILE",
+        help="the number of a stored report, a file (./12 if its name is a number), "
+        "or - for standard input",
+    )
+    reading.add_argument(
+        "--all", action="store_true", help="show every row, not only what failed"
+    )
+    reading.set_defaults(run=_show)
+    raw = addCommand(verbs, "raw", "print a stored report as it was received")
+    raw.add_argument("id", type=_positive, metavar="ID", help="its number")
+    raw.set_defaults(run=_raw)
+    export = addCommand(
+        verbs, "export", "print the rows of reports as CSV, or one JSON object a line"
+    )
+    export.add_argument("kind", choices=("tls", "dmarc"), help="the kind of reports")
+    _addFilters(export, "only rows that failed")
+    export.set_defaults(run=_export)
+
+
+def _addFilters(verb: argparse.ArgumentParser, failures: str) -> None:
+    verb.add_argument(
+        "--domain",
+        type=domainArgument,
+        metavar="DOMAIN",
+        help="only reports about this domain",
+    )
+    verb.add_argument(
+        "--reporter",
+        default="",
+        metavar="NAME",
+        help="only reports of organizations with this in their name",
+    )
+    verb.add_argument(
+        "--since", type=dayArgument, metavar="DAY", help="only from this day on"
+    )
+    verb.add_argument(
+        "--until", type=dayArgument, metavar="DAY", help="only up to this day"
+    )
+    verb.add_argument("--failures", action="store_true", help=failures)
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:19]) < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1")
+    return int(text[:19])
+
+
+def _filter(
+    arguments: argparse.Namespace, kind: str | None, refused: bool = False
+) -> ReportFilter:
+    return ReportFilter(
+        ReceivedKind(kind) if kind else None,
+        arguments.domain.ascii if arguments.domain else "",
+        arguments.reporter,
+        _dayNumber(arguments.since),
+        _dayNumber(arguments.until),
+        arguments.failures,
+        refused,
+    )
+
+
+def _dayNumber(day: date | None) -> int | None:
+    return None if day is None else midnight(day) // DAY
+
+
+async def _store(shell: Shell) -> IReceivedReportStore:
+    return (await shell.ledger()).received
+
+
+# --- list -----------------------------------------------------------------------------
+
+
+async def _list(shell: Shell, arguments: argparse.Namespace) -> int:
+    store = await _store(shell)
+    filter = _filter(arguments, arguments.kind, arguments.refused)
+    isFiltered = filter != ReportFilter()
+    listing = shell.output.listing(
+        LIST_JSON if arguments.json else LIST,
+        empty="No such reports."
+        if isFiltered
+        else 'No reports have been received; "moxtls summary DOMAIN" says what to '
+        "expect.",
+    )
+
+    def load(
+        last: StoredReport | None, most: int
+    ) -> Deferred[tuple[StoredReport, ...]]:
+        return store.reports(filter, most, last.number if last else None)
+
+    left: int = arguments.limit or 2**63
+    async for each in paged(load, min(left, AT_ONCE)):
+        listing.add(_jsonRow(each) if arguments.json else _row(each))
+        left -= 1
+        if not left:
+            break
+    listing.end()
+    return 0
+
+
+def _row(report: StoredReport) -> tuple[object, ...]:
+    middle = (report.start + report.end) // 2
+    return (
+        report.number,
+        str(report.kind or "?"),
+        str(dayOfNumber(middle // DAY)) if report.end else "",
+        report.domains,
+        report.organization or report.origin.sender,
+        report.total,
+        report.failed,
+        _state(report),
+    )
+
+
+def _state(report: StoredReport) -> str:
+    if report.refused:
+        return f"refused: {report.refused}"
+    return "accepted, differs from one before" if report.isVariant else "accepted"
+
+
+def _jsonRow(report: StoredReport) -> tuple[object, ...]:
+    return (
+        report.number,
+        report.kind,
+        report.organization,
+        report.contact,
+        report.reportID,
+        _time(report.start) if report.end else None,
+        _time(report.end) if report.end else None,
+        report.domains,
+        report.total,
+        report.failed,
+        report.origin.channel,
+        report.origin.sender,
+        report.origin.authentication,
+        _time(report.origin.received),
+        report.refused,
+        report.isVariant,
+        report.format,
+        report.size,
+    )
+
+
+def _time(second: float) -> str:
+    return rfc3339(max(0, min(second, midnight(date.max))))
+
+
+# --- show -----------------------------------------------------------------------------
+
+
+async def _show(shell: Shell, arguments: argparse.Namespace) -> int:
+    """
+    Show all that can be read.  Each error is one line; the status is 1 then.
+    """
+    documents: list[dict[str, object]] = []
+    words: list[str] = arguments.reports
+    failed, isFirst = False, True
+    for word in words:
+        try:
+            async for name, about, report in _found(shell, word):
+                if arguments.json:
+                    documents.append(about | (document(report) if report else {}))
+                    continue
+                if not isFirst:
+                    shell.output.line()
+                isFirst = False
+                lines = _described(about, report, arguments.all)
+                for line in ([f"{name}:"] if len(words) > 1 else []) + lines:
+                    shell.output.line(line)
+        except MalformedReports as errors:
+            failed = True
+            for each in errors.reasons:
+                shell.output.stderr.write(f"moxtls: {escapeUnprintable(each)}\n")
+    if documents:
+        shell.output.json(documents)
+    return int(failed)
+
+
+#: Name, description, and the report; C{None} if it isn't kept.
+_Found = tuple[str, dict[str, object], ReceivedReport | None]
+
+
+class MalformedReports(Exception):
+    """
+    Something in an input can't be shown.
+
+    @ivar reasons: One line for each.
+    """
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__(*reasons)
+        self.reasons = reasons
+
+
+async def _found(shell: Shell, word: str) -> AsyncIterator[_Found]:
+    """
+    Iterate over the reports in an argument.
+
+    @raise MalformedReports: At the end, if something couldn't be read.
+    """
+    if word.isascii() and word.isdigit():
+        about, report = await _stored(shell, word)
+        yield f"report {word}", about, report
+        return
+    reasons = []
+    for found in _inFile(shell, word):
+        if isinstance(found, Unreadable):
+            reasons.append(": ".join(filter(None, (word, found.name, found.reason))))
+        else:
+            yield word, {"file": word}, found
+    if reasons:
+        raise MalformedReports(reasons)
+
+
+def _inFile(shell: Shell, file: str) -> Iterator[ReceivedReport | Unreadable]:
+    try:
+        if file == STDIN:
+            data = shell.stdin.read(MAX_INPUT + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                data = opened.read(MAX_INPUT + 1)
+        count = 0
+        for found in receivedReports(data, "" if file == STDIN else Path(file).name):
+            count += 1
+            yield found
+        if not count:
+            yield Unreadable("", "there is no report in it")
+    except OSError as error:
+        yield Unreadable("", str(error.strerror))
+    except ValueError as error:
+        # A name that no file can have.
+        yield Unreadable("", str(error))
+
+
+async def _stored(
+    shell: Shell, word: str
+) -> tuple[dict[str, object], ReceivedReport | None]:
+    store = await _store(shell)
+    number = int(word[:19])
+    found = await store.get(number) if 0 < number < 2**63 else None
+    if found is None:
+        raise MalformedReports([f"there is no report {word}"])
+    raw = await store.raw(number)
+    try:
+        report = None if raw is None else parseRaw(found.format, raw)
+    except MalformedReport as error:
+        raise MalformedReports([f"report {word}: {error}"]) from None
+    keys = [each.lower().replace(" ", "_") for each in LIST_JSON]
+    return dict(zip(keys, _jsonRow(found), strict=True)), report
+
+
+def _described(
+    about: dict[str, object], report: ReceivedReport | None, showAll: bool
+) -> list[str]:
+    lines = list(_arrival(about)) if "id" in about else []
+    if report is None:
+        return [*lines, "The report itself isn't kept."]
+    return [reportVerdict(report), *lines, *describeReport(report, showAll, True)]
+
+
+def _arrival(about: dict[str, object]) -> Iterator[str]:
+    origin = f"by {about['channel']} from {about['sender']}"
+    vouched = about["authentication"] or "not authenticated"
+    yield f"Received {about['received']} {origin} ({vouched})"
+    if about["refused"]:
+        yield f"Refused, and not counted: {about['refused']}"
+    if about["variant"]:
+        yield "Differs from a report with the same id that came before"
+
+
+# --- raw ------------------------------------------------------------------------------
+
+
+async def _raw(shell: Shell, arguments: argparse.Namespace) -> int:
+    store = await _store(shell)
+    if await store.get(arguments.id) is None:
+        raise CommandError(f"there is no report {arguments.id}")
+    raw = await store.raw(arguments.id)
+    if raw is None:
+        raise CommandError(f"report {arguments.id} isn't kept")
+    write = _rawWriter(shell)
+    unpacker = zlib.decompressobj(_GZIP)
+    while raw and not unpacker.eof:
+        write(unpacker.decompress(raw, CHUNK))
+        raw = unpacker.unconsumed_tail
+    return 0
+
+
+def _rawWriter(shell: Shell) -> Callable[[bytes], object]:
+    """
+    Writes octets as they are; to a terminal only what can't control it.
+    """
+    stdout = shell.output.stdout
+    binary = getattr(stdout, "buffer", None)
+    if binary is not None and not stdout.isatty():
+        stdout.flush()
+        write: Callable[[bytes], object] = binary.write
+        return write
+
+    def escaped(data: bytes) -> None:
+        text = data.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+        stdout.write("\n".join(map(escapeUnprintable, text.split("\n"))))
+
+    return escaped
+
+
+# --- export ---------------------------------------------------------------------------
+
+
+async def _export(shell: Shell, arguments: argparse.Namespace) -> int:
+    store, filter = await _store(shell), _filter(arguments, arguments.kind)
+    isTLS = arguments.kind == "tls"
+    write = _rowWriter(shell, TLS_COLUMNS if isTLS else DMARC_COLUMNS)
+
+    def tlsRows(last: TLSRow | None, most: int) -> Deferred[tuple[TLSRow, ...]]:
+        return store.tlsRows(filter, most, last)
+
+    def dmarcRows(
+        last: StoredDMARCRow | None, most: int
+    ) -> Deferred[tuple[StoredDMARCRow, ...]]:
+        return store.dmarcRows(filter, most, last)
+
+    if isTLS:
+        async for each in paged(tlsRows):
+            for row in tlsExport(each, filter.onlyFailures):
+                write(row)
+    else:
+        async for one in paged(dmarcRows):
+            write(dmarcExport(one))
+    return 0
+
+
+def _rowWriter(
+    shell: Shell, columns: Sequence[str]
+) -> Callable[[Sequence[object]], None]:
+    stdout = shell.output.stdout
+    if shell.output.asJSON:
+
+        def writeJSON(row: Sequence[object]) -> None:
+            stdout.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
+
+        return writeJSON
+    writer = csv.writer(stdout)
+    writer.writerow(columns)
+    return lambda row: writer.writerow(map(csvCell, row))
+
+
+def csvCell(value: object) -> str:
+    """
+    A cell that no spreadsheet takes for a formula, nor a terminal for a command.
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value)
+    if value is None:
+        return ""
+    text = str(value)
+    if isinstance(value, list | tuple):
+        text = "; ".join(" ".join(filter(None, map(str, each))) for each in value)
+    isFormula = text.lstrip(" ").startswith(_FORMULA)
+    return escapeUnprintable(f"'{text}" if isFormula else text)
+
+
+def tlsExport(row: TLSRow, onlyFailures: bool) -> Iterator[tuple[object, ...]]:
+    """
+    The rows for a policy: one with the counts of the policy, and one for each of its
+    failure details.
+
+    @param onlyFailures: Leave out the first if there are no failures.
+    """
+    policy = row.policy
+    start = (
+        row.report,
+        row.organization,
+        str(dayOfNumber(row.day)),
+        policy.domain,
+        policy.type,
+    )
+    if policy.failed or not onlyFailures:
+        yield (*start, policy.succeeded, policy.failed, *(None,) * 6)
+    for each in policy.failures:
+        yield (
+            *start,
+            None,
+            None,
+            each.resultType,
+            each.reasonCode,
+            each.sendingIP,
+            each.mxHostname,
+            each.receivingIP,
+            each.count,
+        )
+
+
+def dmarcExport(row: StoredDMARCRow) -> tuple[object, ...]:
+    """
+    The row for a stored one.
+    """
+    detail = json.loads(row.detail) if row.detail else {}
+    outcome = RowOutcome(row.outcome)
+    return (
+        row.report,
+        row.organization,
+        str(dayOfNumber(row.day)),
+        row.domain,
+        row.source,
+        row.messages,
+        outcome.passed,
+        outcome.disposition,
+        bool(outcome & RowOutcome.DKIM),
+        bool(outcome & RowOutcome.SPF),
+        detail.get("header_from", ""),
+        detail.get("envelope_from", ""),
+        detail.get("envelope_to", ""),
+        detail.get("dkim", []),
+        detail.get("spf", []),
+        detail.get("reasons", []),
+    )
