@@ -27,6 +27,11 @@ COMMANDS = {
         "DMARC evaluations that have not been reported",
     ),
     "report": ("reports", "list, preview, send and read reports"),
+    "summary": ("summary", "what received reports say about domains"),
+    "readiness": (
+        "readiness",
+        "whether a domain is ready for MTA-STS enforce, p=quarantine and p=reject",
+    ),
     "suppress": ("suppress", "report addresses to which no reports are sent"),
     "mtasts": ("mtasts", "cached MTA-STS policies"),
     "auth": ("auth", "explain the SPF, DKIM and DMARC results of a message"),

@@ -49,6 +49,7 @@ MAX_OWN_REJECTED = 0.001
 MAX_FORWARDED = 0.01
 #: The share of own messages without a valid DKIM signature.
 MAX_UNSIGNED = 0.01
+UNKNOWN = "what is published now could not be looked up"
 #: Blockers that are listed.
 MAX_BLOCKERS = 10
 
@@ -108,6 +109,7 @@ class PublishedRecords:
     """
     What a domain publishes now.
 
+    @ivar isKnown: False if nothing could be looked up.
     @ivar sts: C{None} without a valid policy.
     @ivar stsProblem: Why there is none.
     @ivar mxHosts: The hosts in its MX records.
@@ -129,6 +131,7 @@ class PublishedRecords:
     dmarcName: str = ""
     tlsrpt: tuple[str, ...] = ()
     tlsrptProblem: str = ""
+    isKnown: bool = True
 
     @property
     def policy(self) -> DMARCPolicy | None:
@@ -202,7 +205,9 @@ def enforceStep(published: PublishedRecords, tls: TLSAnswer) -> Step:
 
 
 def _lackingSTS(published: PublishedRecords, tls: TLSAnswer) -> Iterator[str]:
-    if published.sts is None or published.sts.mode is Mode.NONE:
+    if not published.isKnown:
+        yield UNKNOWN
+    elif published.sts is None or published.sts.mode is Mode.NONE:
         yield "publish a policy with mode: testing first"
     yield from _lacking(len(tls.days), MIN_STS_DAYS, tls.total, MIN_SESSIONS, "session")
     if len(tls.reporters) < MIN_REPORTERS:
@@ -257,7 +262,7 @@ def quarantineStep(published: PublishedRecords, dmarc: DMARCAnswer) -> Step:
     The policy C{p=quarantine} (RFC 9989 4.7).
     """
     blockers = tuple(_ownFailures(dmarc, MAX_OWN_FAILURES))
-    lacking = tuple(_lackingDMARC(dmarc, MIN_QUARANTINE_DAYS))
+    lacking = tuple(_lackingDMARC(published, dmarc, MIN_QUARANTINE_DAYS))
     done = (DMARCPolicy.QUARANTINE, DMARCPolicy.REJECT)
     return _dmarcStep("p=quarantine", done, published, dmarc, blockers, lacking)
 
@@ -271,8 +276,8 @@ def rejectStep(published: PublishedRecords, dmarc: DMARCAnswer) -> Step:
         *_unsigned(dmarc),
         *_forwarded(dmarc),
     )
-    lacking = list(_lackingDMARC(dmarc, MIN_REJECT_DAYS))
-    if published.policy is not DMARCPolicy.QUARANTINE:
+    lacking = list(_lackingDMARC(published, dmarc, MIN_REJECT_DAYS))
+    if published.isKnown and published.policy is not DMARCPolicy.QUARANTINE:
         lacking.insert(0, "publish p=quarantine for a month first")
     done = (DMARCPolicy.REJECT,)
     return _dmarcStep("p=reject", done, published, dmarc, blockers, lacking)
@@ -311,7 +316,11 @@ def _dmarcStep(
     return Step(name, Ready.YES, now, f"set {name} in {record_}", evidence)
 
 
-def _lackingDMARC(dmarc: DMARCAnswer, minDays: int) -> Iterator[str]:
+def _lackingDMARC(
+    published: PublishedRecords, dmarc: DMARCAnswer, minDays: int
+) -> Iterator[str]:
+    if not published.isKnown:
+        yield UNKNOWN
     yield from _lacking(len(dmarc.days), minDays, dmarc.total, MIN_MESSAGES, "message")
     if len(dmarc.reporters) < MIN_REPORTERS:
         yield f"reports of {count(MIN_REPORTERS, 'organization')} are needed"

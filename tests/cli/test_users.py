@@ -39,6 +39,21 @@ ENVIRONMENT = {
 }
 MESSAGE = "Subject: hi\n\nhello\n"
 
+#: C{moxtls summary --json} without reports.
+NOTHING = json.dumps(
+    [
+        {
+            "domain": HOSTNAME,
+            "reports": kind,
+            "verdict": "no data",
+            "passed": "-",
+            "since": "",
+            "result": f"no {kind} report about these days",
+        }
+        for kind in ("TLS", "DMARC")
+    ],
+    indent=2,
+)
 #: Every command that works on the data, and what root and the owner are told
 #: when there is none: C{None} if that is an error.
 READING = {
@@ -54,6 +69,13 @@ READING = {
     ("report", "pending"): "No reports are due.\n",
     ("report", "preview"): "No reports are due.\n",
     ("report", "sent"): "No reports have been sent.\n",
+    ("report", "list"): 'No reports have been received; "moxtls summary DOMAIN" '
+    "says what to expect.\n",
+    ("report", "list", "--refused"): "No such reports.\n",
+    ("report", "show", "1"): None,
+    ("report", "raw", "1"): None,
+    ("report", "export", "dmarc", "--json"): "",
+    ("summary", "--no-dns", "--json"): NOTHING + "\n",
     ("suppress", "list"): "No address is suppressed.\n",
     ("suppress", "extend", "a@b.example"): None,
     ("suppress", "remove", "a@b.example"): None,

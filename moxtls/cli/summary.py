@@ -1,0 +1,408 @@
+# -*- test-case-name: tests.cli.test_summary -*-
+"""
+C{moxtls summary}: what received reports say about domains.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from textwrap import wrap
+from typing import Any
+
+from moxtls.cli.shell import Shell, addCommand, domainArgument
+from moxtls.dates import DAY
+from moxtls.domain import Domain
+from moxtls.received.answers import (
+    DayCount,
+    DMARCAnswer,
+    FailureReason,
+    TLSAnswer,
+    Verdict,
+    count,
+    dayName,
+    dayOfNumber,
+    percentage,
+)
+from moxtls.received.explanations import Explanation
+from moxtls.received.questions import Lookups, ReportQuestions, ownSenders
+from moxtls.received.readiness import expectedDMARC, expectedTLS
+from moxtls.received.sources import SourceGroup, advice
+from moxtls.received.types import Reporter
+from moxtls.tlsrpt.parse import escapeUnprintable
+
+OVERVIEW = ("Domain", "Reports", "Verdict", "Passed", "Since", "Result")
+SOURCES = ("Source", "Kind", "Messages", "Failed", "DKIM", "SPF", "Address")
+DAYS = ("Day", "Messages", "Passed", "DKIM", "SPF", "Kept out")
+#: Rows of each kind that are printed without C{--all}.
+MAX_SHOWN = 10
+#: Days of the DMARC table.
+MAX_DAYS = 7
+#: Columns of text that is broken into lines, at most: longer ones are hard to read.
+MAX_WIDTH = 88
+
+
+def add(commands: Any) -> None:
+    summary = addCommand(commands, "summary", "what received reports say about domains")
+    summary.add_argument(
+        "domain",
+        nargs="?",
+        type=domainArgument,
+        metavar="DOMAIN",
+        help="a domain; without it all domains, in a line each",
+    )
+    summary.add_argument(
+        "--no-dns",
+        action="store_true",
+        help="look nothing up: neither names of sources nor published records",
+    )
+    summary.add_argument(
+        "--days",
+        type=_days,
+        default=30,
+        metavar="N",
+        help="the latest N days up to today (default: 30)",
+    )
+    summary.add_argument(
+        "--all", action="store_true", help="all sources and days, not only the first"
+    )
+    summary.set_defaults(run=_summary)
+
+
+def _days(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:5]) <= 9999:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 9999")
+    return int(text)
+
+
+async def makeQuestions(shell: Shell, lookUp: bool = True) -> ReportQuestions:
+    """
+    The questions of a command.
+
+    @param lookUp: Whether to ask the DNS and policy hosts.
+    """
+    config = shell.configFiles.config
+    base = await shell.base()
+    lookups = Lookups(base.resolver, base.fetcher) if lookUp else None
+    listening = {ip for each in config.listeners.values() for ip in each.address}
+    own = ownSenders(config.hostname, listening)
+    ledger = base.ledger
+    return ReportQuestions(
+        shell.reactor, ledger.received, ledger.listenerHistory, own, lookups
+    )
+
+
+async def _summary(shell: Shell, arguments: argparse.Namespace) -> int:
+    questions = await makeQuestions(shell, not arguments.no_dns)
+    last = int(shell.now()) // DAY
+    first = last - arguments.days + 1
+    if arguments.domain is None:
+        return await _overview(shell, questions, first, last)
+    domain: Domain = arguments.domain
+    tls = await questions.tls(domain, first, last)
+    published = await questions.published(domain)
+    dmarc = await questions.dmarc(domain, first, last, published)
+    expected = {"tls": "", "dmarc": ""}
+    if tls.conclusion.verdict is Verdict.NO_DATA:
+        expected["tls"] = expectedTLS(published)
+    if dmarc.conclusion.verdict is Verdict.NO_DATA:
+        expected["dmarc"] = expectedDMARC(published)
+    if arguments.json:
+        shell.output.json(
+            {
+                "domain": domain.ascii,
+                "first": str(dayOfNumber(first)),
+                "last": str(dayOfNumber(last)),
+                "tls": tlsJSON(tls) | {"expected": expected["tls"]},
+                "dmarc": dmarcJSON(dmarc) | {"expected": expected["dmarc"]},
+            }
+        )
+        return 0
+    write = shell.output.line
+    write(f"{domain.unicode}, {dayName(first)} to {dayName(last)}")
+    width = textWidth(shell)
+    write()
+    for line in _tlsLines(tls, expected["tls"], arguments.all, width):
+        write(line)
+    write()
+    for line in _dmarcLines(dmarc, expected["dmarc"], width):
+        write(line)
+    _tables(shell, dmarc, arguments.all)
+    return 0
+
+
+def textWidth(shell: Shell) -> int:
+    """
+    The width to which text is wrapped.
+    """
+    return max(40, min(MAX_WIDTH, shell.output.width))
+
+
+# --- all domains ----------------------------------------------------------------------
+
+
+async def _overview(
+    shell: Shell, questions: ReportQuestions, first: int, last: int
+) -> int:
+    config, ledger = shell.configFiles.config, await shell.ledger()
+    reported = await ledger.received.domains(first, last)
+    own = [config.hostname.ascii, *(each.ascii for each in config.domains)]
+    rows = []
+    names = list(dict.fromkeys([*own, *reported]))
+    for position, name in enumerate(names, 1):
+        shell.output.progress(f"{position} of {len(names)}: {name}")
+        domain = Domain(name)
+        tls = await questions.tls(domain, first, last)
+        dmarc = await questions.dmarc(domain, first, last)
+        rows += [_overviewRow(domain, "TLS", tls), _overviewRow(domain, "DMARC", dmarc)]
+    shell.output.progressEnded()
+    shell.output.table(OVERVIEW, rows)
+    return 0
+
+
+def _overviewRow(
+    domain: Domain, kind: str, answer: TLSAnswer | DMARCAnswer
+) -> tuple[object, ...]:
+    since = answer.conclusion.since
+    return (
+        domain.unicode,
+        kind,
+        str(answer.conclusion.verdict),
+        percentage(answer.total - answer.failed, answer.total),
+        "" if since is None else str(dayOfNumber(since)),
+        answer.conclusion.sentence,
+    )
+
+
+# --- one domain -----------------------------------------------------------------------
+
+
+def wrapped(text: str, width: int, first: str, rest: str = "") -> list[str]:
+    """
+    A text in lines.
+
+    @param first: The indentation of the first line; that of the others is as long.
+    """
+    return wrap(
+        escapeUnprintable(text),
+        width,
+        initial_indent=first,
+        subsequent_indent=rest or " " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _heading(
+    title: str, answer: TLSAnswer | DMARCAnswer, expected: str, width: int
+) -> Iterator[str]:
+    conclusion = answer.conclusion
+    yield f"{title}: {conclusion.verdict}"
+    if expected:
+        yield from wrapped(f"{expected}.", width, "  ")
+        return
+    passed = percentage(answer.total - answer.failed, answer.total)
+    since = ""
+    if conclusion.since is not None:
+        # Earlier days were not looked at.
+        least = "at least " if conclusion.since <= answer.first else ""
+        since = f", since {least}{dayName(conclusion.since)}"
+    yield from wrapped(f"{conclusion.sentence}{since}.", width, "  ")
+    yield from wrapped(f"{passed} passed; {_reporters(answer.reporters)}.", width, "  ")
+
+
+def _reporters(reporters: Sequence[Reporter]) -> str:
+    names = ", ".join(each.organization for each in reporters[:3])
+    more = f" and {len(reporters) - 3} more" if len(reporters) > 3 else ""
+    return f"reported by {names or 'nobody'}{more}"
+
+
+def _tlsLines(
+    answer: TLSAnswer, expected: str, showAll: bool, width: int
+) -> Iterator[str]:
+    yield from _heading("TLS of mail to it", answer, expected, width)
+    shown = answer.reasons if showAll else answer.reasons[:MAX_SHOWN]
+    for reason in shown:
+        yield ""
+        yield from _reasonLines(reason, width)
+    if len(answer.reasons) > len(shown):
+        yield f"  and {len(answer.reasons) - len(shown)} more reasons (--all)"
+
+
+def _reasonLines(reason: FailureReason, width: int) -> Iterator[str]:
+    explanation, indent = reason.explanation, "      "
+    codes = ", ".join((reason.resultType, *reason.codes[:3]))
+    yield from wrapped(
+        f"{count(reason.sessions, 'session')}: {explanation.title} ({codes})",
+        width,
+        "  ",
+        indent,
+    )
+    days = dayName(reason.firstDay)
+    if reason.lastDay != reason.firstDay:
+        days += f" to {dayName(reason.lastDay)}"
+    where = f"at {', '.join(reason.hosts[:5])}; " if reason.hosts else ""
+    by = ", ".join(reason.reporters[:3])
+    yield from wrapped(f"{where}{days}; by {by}", width, indent)
+    causes = "; ".join(explanation.causes)
+    yield from wrapped(f"{explanation.meaning} Likely: {causes}.", width, indent)
+    for event in reason.events:
+        yield from wrapped(f"Here: {event}.", width, indent)
+    yield from wrapped(explanation.remedy, width, "    > ")
+    numbers = ", ".join(map(str, reason.reports[:5]))
+    yield from wrapped(f"Reports: {numbers}", width, indent)
+
+
+def _dmarcLines(answer: DMARCAnswer, expected: str, width: int) -> Iterator[str]:
+    yield from _heading("DMARC of mail from it", answer, expected, width)
+    for group in [each for each in answer.sources if each.failed][:MAX_SHOWN]:
+        said = advice(group, answer.domain)
+        yield from wrapped(f"{group.name}: {said}", width, "  > ")
+
+
+def _tables(shell: Shell, answer: DMARCAnswer, showAll: bool) -> None:
+    if not answer.total:
+        return
+    failing = [each for each in answer.sources if each.failed]
+    fine = [each for each in answer.sources if not each.failed]
+    shown = answer.sources if showAll else failing[:MAX_SHOWN]
+    if shown:
+        shell.output.line()
+        shell.output.table(SOURCES, map(_sourceRow, shown))
+    if fine and not showAll:
+        messages = sum(each.messages for each in fine)
+        shell.output.line(
+            f"{count(messages, 'message')} from {count(len(fine), 'source')} pass "
+            "(--all)"
+        )
+    shell.output.line()
+    days = answer.days if showAll else answer.days[-MAX_DAYS:]
+    shell.output.table(DAYS, map(_dayRow, days[::-1]))
+
+
+def _sourceRow(group: SourceGroup) -> tuple[object, ...]:
+    return (
+        group.name,
+        str(group.kind),
+        group.messages,
+        group.failed,
+        percentage(group.dkim, group.messages),
+        percentage(group.spf, group.messages),
+        group.names[0] if group.names else group.address,
+    )
+
+
+def _dayRow(day: DayCount) -> tuple[object, ...]:
+    return (
+        str(dayOfNumber(day.day)),
+        day.total,
+        percentage(day.passed, day.total),
+        percentage(day.dkim, day.total),
+        percentage(day.spf, day.total),
+        day.refused,
+    )
+
+
+# --- JSON -----------------------------------------------------------------------------
+
+
+def _answerJSON(answer: TLSAnswer | DMARCAnswer) -> dict[str, object]:
+    conclusion = answer.conclusion
+    return {
+        "verdict": str(conclusion.verdict),
+        "sentence": conclusion.sentence,
+        "since": _day(conclusion.since),
+        "remedy": conclusion.remedy,
+        "total": answer.total,
+        "failed": answer.failed,
+        "reporters": [
+            {
+                "organization": each.organization,
+                "reports": each.reports,
+                "total": each.total,
+                "failed": each.failed,
+                "first": _day(each.firstDay),
+                "last": _day(each.lastDay),
+            }
+            for each in answer.reporters
+        ],
+    }
+
+
+def _day(day: int | None) -> str | None:
+    return None if day is None else str(dayOfNumber(day))
+
+
+def tlsJSON(answer: TLSAnswer) -> dict[str, object]:
+    """
+    An answer about TLS as JSON.
+    """
+    return {
+        **_answerJSON(answer),
+        "days": [
+            {"day": _day(each.day), "succeeded": each.passed, "failed": each.failed}
+            for each in answer.days
+        ],
+        "reasons": [
+            {
+                "result_type": each.resultType,
+                "reason_codes": each.codes,
+                "sessions": each.sessions,
+                "hosts": each.hosts,
+                "policy_types": each.policyTypes,
+                "reporters": each.reporters,
+                "reports": each.reports,
+                "first": _day(each.firstDay),
+                "last": _day(each.lastDay),
+                "events": each.events,
+                "explanation": _explanationJSON(each.explanation),
+            }
+            for each in answer.reasons
+        ],
+    }
+
+
+def _explanationJSON(explanation: Explanation) -> dict[str, object]:
+    return asdict(explanation)
+
+
+def dmarcJSON(answer: DMARCAnswer) -> dict[str, object]:
+    """
+    An answer about DMARC as JSON.
+    """
+    return {
+        **_answerJSON(answer),
+        "days": [
+            {
+                "day": _day(each.day),
+                "passed": each.passed,
+                "failed": each.failed,
+                "dkim_aligned": each.dkim,
+                "spf_aligned": each.spf,
+                "kept_out": each.refused,
+            }
+            for each in answer.days
+        ],
+        "sources": [
+            {
+                "name": each.name,
+                "kind": str(each.kind),
+                "authenticated": each.authenticated,
+                "address": each.address,
+                "networks": each.networks,
+                "names": each.names,
+                "messages": each.messages,
+                "failed": each.failed,
+                "dkim_aligned": each.dkim,
+                "spf_aligned": each.spf,
+                "kept_out": each.refused,
+                "first": _day(each.firstDay),
+                "last": _day(each.lastDay),
+                "first_failure": _day(each.firstFailure),
+                "last_failure": _day(each.lastFailure),
+                "advice": advice(each, answer.domain),
+            }
+            for each in answer.sources
+        ],
+    }
