@@ -142,8 +142,7 @@ class Server(Service):
         spool = ThreadedSpoolExecutor(self._reactor, self._configFiles.spool)
         self.intake = self.base.intake()
         self._stops.append(self.intake.stop)
-        domains = self._configFiles.config.reportedDomains
-        mailed = MailedReports(self._clock, self.intake, domains)
+        mailed = MailedReports(self._clock, self.intake, self._configFiles.config)
         self.queue = makeQueue(self.base, spool, self.mailboxStores, mailed)
         self.incoming = InboundServices(
             self.base, self.mailboxStores, self.queue, mailed

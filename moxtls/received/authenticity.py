@@ -118,6 +118,32 @@ def _judgeTLS(
     return AcceptedReport(report, origin, counted)
 
 
+def withoutRepeated(
+    judged: AcceptedReport | RefusedReport, host: str, separate: Collection[str]
+) -> AcceptedReport | RefusedReport:
+    """
+    Leave uncounted what a TLS report about an MX host repeats of reports about
+    recipient domains.
+
+    Beyond RFC 8460 4.4, some reporters, moxtls among them, send the results of a host
+    also to the host itself, with the recipient domains as policy domains and the host
+    as C{mx-host}.
+
+    @param host: The name of this host.
+    @param separate: The domains that get TLS reports of their own.
+    """
+    if isinstance(judged, RefusedReport) or judged.domains is None:
+        return judged
+    if judged.report.domainHint != host:
+        return judged
+    repeated = {
+        each.domain
+        for each in judged.report.policies
+        if each.mxHosts == (host,) and each.domain != host and each.domain in separate
+    }
+    return replace(judged, domains=judged.domains - repeated)
+
+
 def _notOurs(domains: Collection[str]) -> str:
     named = ", ".join(filter(None, tuple(domains)[:MAX_NAMED]))
     if not named:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,17 +15,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from moxtls.authentication.outcome import AuthenticationOutcome
+from moxtls.config import Config
 from moxtls.message.addresses import authorDomains
 from moxtls.message.header import REPORT_RESULT, ClientInfo, Header
 from moxtls.message.spooled import SpooledMessage
-from moxtls.received.authenticity import judge, judgeMailed
+from moxtls.received.authenticity import judge, judgeMailed, withoutRepeated
 from moxtls.received.documents import MAX_INPUT
-from moxtls.received.intake import IntakeResult, ReportIntake
+from moxtls.received.intake import IntakeResult, Judged, ReportIntake
 from moxtls.received.types import (
     AcceptedReport,
     AddResult,
     Channel,
     Origin,
+    ParsedReport,
     ReceivedKind,
     RefusedReport,
     TakenReports,
@@ -58,15 +60,20 @@ class MailedReports:
     log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, intake: ReportIntake, ours: Collection[str]
+        self, clock: IReactorTime, intake: ReportIntake, config: Config
     ) -> None:
         """
         @param clock: For dates.
-        @param ours: As for L{judge <moxtls.received.authenticity.judge>}.
         """
         self._clock = clock
         self._intake = intake
-        self._ours = ours
+        self._ours = config.reportedDomains
+        self._host = config.hostname.ascii
+        self._separate = frozenset(
+            domain.ascii
+            for domain, local in config.domains.items()
+            if local.tlsrpt is not None
+        )
 
     async def take(
         self,
@@ -98,16 +105,13 @@ class MailedReports:
         if spooled.size > MAX_INPUT:
             results = await self._intake.add([RefusedReport(origin, TOO_LARGE)])
         else:
-            mailed = partial(
-                judgeMailed,
-                origin=origin,
-                outcome=outcome,
-                ours=self._ours,
-                reported=reported.pop() if len(reported) == 1 else "",
-            )
+            about = reported.pop() if len(reported) == 1 else ""
             network = networkOf(client.address).network
             results = await self._intake.take(
-                spooled.chunks(), origin, mailed, client=network
+                spooled.chunks(),
+                origin,
+                lambda report: self._judged(report, origin, outcome, about),
+                client=network,
             )
         return self._taken(sender, client.address, results)
 
@@ -128,6 +132,16 @@ class MailedReports:
             partial(judge, origin=origin, ours=self._ours, reported=target.reported),
         )
         return self._taken(domain, THIS_HOST, results)
+
+    def _judged(
+        self,
+        report: ParsedReport,
+        origin: Origin,
+        outcome: AuthenticationOutcome | None,
+        reported: str,
+    ) -> Judged:
+        judged = judgeMailed(report, origin, outcome, self._ours, reported)
+        return withoutRepeated(judged, self._host, self._separate)
 
     def _taken(
         self, sender: str, host: str, results: Sequence[IntakeResult]

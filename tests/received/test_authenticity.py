@@ -25,6 +25,7 @@ from moxtls.received.authenticity import (
     AuthenticationUnavailable,
     judge,
     judgeMailed,
+    withoutRepeated,
 )
 from moxtls.received.types import (
     AcceptedReport,
@@ -401,3 +402,52 @@ class JudgeTests(SynchronousTestCase):
             self.assertRegex(
                 self.refusal(bad), r"^its period ends in the future, at 2027-01-1"
             )
+
+
+class WithoutRepeatedTests(SynchronousTestCase):
+    """
+    Tests for L{withoutRepeated}.
+    """
+
+    def counted(self, hint: str, *hosts: str) -> set[str]:
+        """
+        The domains counted of a report with a policy for C{our.example}.
+
+        @param hosts: C{mx-host} of the policy.
+        """
+        report = tlsReport("our.example", "mx.our.example", hint=hint)
+        first, second = report.policies
+        policies = (replace(first, mxHosts=hosts), second)
+        judged = judge(replace(report, policies=policies), MAIL, OURS)
+        found = withoutRepeated(judged, "mx.our.example", {"our.example"})
+        assert isinstance(found, AcceptedReport)
+        assert found.domains is not None
+        return set(found.domains)
+
+    def test_host(self) -> None:
+        """
+        A report about the host repeats results of its recipient domains, which are
+        counted with the reports about these.
+        """
+        found = self.counted("mx.our.example", "mx.our.example")
+        self.assertEqual(found, {"mx.our.example"})
+
+    def test_others(self) -> None:
+        """
+        Other reports with several policies are counted for all of them (RFC 8460 4.4),
+        and so are domains without reports of their own.
+        """
+        for hint, hosts in [
+            ("our.example", ("mx.our.example",)),
+            ("", ("mx.our.example",)),
+            ("mx.our.example", ("*.our.example",)),
+            ("mx.our.example", ()),
+        ]:
+            self.assertEqual(self.counted(hint, *hosts), set(OURS), hint)
+        report = tlsReport("our.example", hint="mx.our.example")
+        judged = judge(report, MAIL, OURS)
+        self.assertEqual(withoutRepeated(judged, "mx.our.example", ()), judged)
+        dmarc = judge(dmarcReport(), MAIL, OURS)
+        self.assertIs(withoutRepeated(dmarc, "", OURS), dmarc)
+        refused = judge(tlsReport("other.example"), MAIL, OURS)
+        self.assertIs(withoutRepeated(refused, "mx.our.example", OURS), refused)

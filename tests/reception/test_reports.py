@@ -69,7 +69,7 @@ class MailedReportsTests(ReceptionCase):
         self.worker = InlineWorker()
         reader = ReportReader(self.clock, [cast(Worker, self.worker)], readWords)
         intake = ReportIntake(cast(IReceivedReportStore, self.store), reader)
-        return MailedReports(self.clock, intake, config.reportedDomains)
+        return MailedReports(self.clock, intake, config)
 
     def fields(self, account: str = "anna", mailbox: str = "TLSRPT") -> list[bytes]:
         """

@@ -9,6 +9,7 @@ import signal
 import time
 from base64 import b64encode
 from email import message_from_bytes
+from functools import partial
 from pathlib import Path
 from smtplib import SMTP, SMTPServerDisconnected
 
@@ -17,6 +18,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 
 from moxtls.app import build
+from moxtls.app.configfiles import ConfigFiles
 from moxtls.app.service import Server
 from moxtls.authentication.dkim.sign import sign
 from moxtls.dns.types import RRType
@@ -46,6 +48,7 @@ from tests.servers import (
     ServerCase,
     children,
     closedPort,
+    reactor,
     startPython,
 )
 
@@ -266,6 +269,97 @@ class AcceptedTests(ReceivedMailCase):
         refused = [each for each in found if each.refused]
         self.assertEqual(len(refused), 4)
         self.assertIn("s4: the key is not for mail", str(refused))
+
+
+class LoopTests(ReceivedMailCase):
+    """
+    Two servers that report to each other.
+    """
+
+    def node(self, name: str, port: int, otherPort: int) -> Server:
+        """
+        A server for a domain, which delivers to the other one.
+        """
+        folder = self.folder / name
+        folder.mkdir()
+        (folder / "key.pem").write_bytes(ED25519_PEM)
+        file = folder / "moxtls.toml"
+        file.write_text(f"""
+Hostname = "mx.{name}.example"
+[HostTLSRPT]
+[Domains."{name}.example"]
+TLSRPT = {{}}
+DMARC = {{}}
+[Domains."{name}.example".DKIM.Selectors.s]
+KeyFile = "key.pem"
+Algorithm = "ed25519-sha256"
+[Accounts.anna.Destinations]
+"anna@{name}.example" = {{}}
+[Delivery]
+Port = {otherPort}
+AllowOwnHosts = true
+[Resolver]
+Servers = ["{self.dns.address}"]
+{SUBMISSION}
+{RECEPTION.replace("Port = 0", f"Port = {port}")}""")
+        domain, zone = f"{name}.example", self.dns.zone
+        zone.put(domain, RRType.MX, f"10 mx.{domain}.")
+        zone.put(f"mx.{domain}", RRType.A, "127.0.0.1")
+        key = signer(domain)
+        self.publish(key.recordName, key.record)
+        self.publish(domain, "v=spf1 ip4:127.0.0.1 -all")
+        for each in (domain, f"mx.{domain}"):
+            record = f"v=TLSRPTv1; rua=mailto:tlsreports@{each}"
+            self.publish(f"_smtp._tls.{each}", record)
+        record = f"v=DMARC1; p=reject; rua=mailto:dmarcreports@{domain}"
+        self.publish(f"_dmarc.{domain}", record)
+        server = Server(reactor, ConfigFiles.read(file))
+        self.addCleanup(server.stopService)
+        server.privilegedStartService()
+        server.startService()
+        return server
+
+    async def test_both(self) -> None:
+        """
+        A's TLS report on mail that it sent to B is accepted by B, and B's DMARC report
+        on that mail by A; each is counted once. The reports themselves cause none.
+        """
+        ports = closedPort(), closedPort()
+        a, b = self.node("a", *ports), self.node("b", *ports[::-1])
+
+        def submit(client: SMTP) -> None:
+            text = b"From: anna@a.example\r\nTo: anna@b.example\r\n\r\nhello\r\n"
+            client.sendmail("anna@a.example", ["anna@b.example"], text)
+
+        await self.talk(a.ports["submission"], submit)
+        await self.until(lambda: b.ledger.evaluations.evaluations().addCallback(bool))
+        await self.until(lambda: a.ledger.outcomes.results().addCallback(bool))
+        self.assertEqual(await a.reports.runNow(early=True), 2)
+        self.assertEqual(await b.dmarcReports.runNow(early=True), 1)
+        await self.until(partial(self.hasStored, a, 1))
+        await self.until(partial(self.hasStored, b, 2))
+        today = dayOf(time.time())
+        [group] = await b.ledger.received.tlsFailures("b.example", today - 1, today, 9)
+        self.assertEqual(
+            (group.resultType, group.sessions, group.reporters),
+            ("starttls-not-supported", 1, ("a.example",)),
+        )
+        sources = a.ledger.received.dmarcSources("a.example", today - 1, today, 9)
+        [source] = await sources
+        self.assertEqual((source.source, source.messages), ("127.0.0.1", 1))
+        self.assertTrue(source.outcome.passed)
+        origins = {each.origin.authentication for each in await self.stored(b)}
+        self.assertEqual(origins, {"DKIM a.example"})
+        self.assertEqual(await a.reports.runNow(early=True), 0)
+        self.assertEqual(await b.dmarcReports.runNow(early=True), 0)
+        self.assertEqual(await a.dmarcReports.runNow(early=True), 0)
+
+    def hasStored(self, server: Server, count: int) -> Deferred[bool]:
+        """
+        Whether a server has that many reports.
+        """
+        stored = Deferred.fromCoroutine(self.stored(server))
+        return stored.addCallback(lambda found: len(found) == count)
 
 
 class OwnReportTests(ReceivedMailCase):
