@@ -10,12 +10,15 @@ from functools import cache
 from importlib import import_module
 from inspect import getmodule
 from pathlib import Path
+from textwrap import dedent
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import moxtls
 from moxtls import api
+from moxtls.config import parse
+from moxtls.config.addresses import reportMailboxes
 
 PACKAGE = Path(moxtls.__file__).parent
 DOCS = PACKAGE.parent / "docs"
@@ -52,6 +55,18 @@ class DocumentTests(SynchronousTestCase):
     def setUp(self) -> None:
         if not DOCS.exists():
             raise SkipTest(f"no {DOCS}")
+
+    def test_receivedReports(self) -> None:
+        """
+        The configuration in docs/received.rst has no errors.
+        """
+        document = (DOCS / "received.rst").read_text()
+        block = document.partition("for its reports::")[2].partition("and names")[0]
+        account = '[Accounts.alice.Destinations]\n"alice@example.org" = {}\n'
+        text = f'Hostname = "mail.example.org"\n{dedent(block)}{account}'
+        found = [str(each.address) for each in reportMailboxes(parse(text, "doc"))]
+        dmarc = "dmarcreports@example.org"
+        self.assertEqual(found, ["tlsreports@example.org", dmarc, dmarc])
 
     def test_logEvents(self) -> None:
         """
