@@ -458,11 +458,8 @@ def _inRecords(
             yield f"no record of {name}"
             continue
         values = {
-            f"{name}: {each.name}": (
-                getattr(is_, each.name),
-                getattr(should, each.name),
-            )
-            for each in fields(should)
+            f"{name}: {each}": (getattr(is_, each), getattr(should, each))
+            for each in should._fields
         }
         yield from _unequal(values)
     for key in left:

@@ -212,7 +212,7 @@ def counted(records: Iterable[ReceivedRecord]) -> tuple[ReceivedRecord, ...]:
     Merge equal records, with their number.
     """
     return tuple(
-        replace(record, count=count) for record, count in Counter(records).items()
+        record._replace(count=count) for record, count in Counter(records).items()
     )
 
 

@@ -288,7 +288,7 @@ class RowCollector:
 
     def _flush(self) -> None:
         rows = [DMARCRow(*row, count) for row, count in self._rows.items()]
-        self._content.update(repr(list(map(tuple, rows))).encode("utf-8"))
+        self._content.update(repr(list(self._rows.items())).encode("utf-8"))
         self.blocks.append(RowBlock(rows, self._details).encode())
         self._results.clear()
         self._details = {}
