@@ -7,7 +7,7 @@ once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -92,18 +92,49 @@ _SourceKey = tuple[str, int, int, str, str, int]
 @dataclass(frozen=True, slots=True)
 class Head:
     """
-    What the store adds to a report.
+    A report without what it contains.
 
+    @ivar report: C{None} if it couldn't be read.
+    @ivar counts: By policy domain; of a refused one, all are those of the whole.
     @ivar identity: C{None} unless it is accepted and complete.
-    @ivar kind: Of something that couldn't be read.
+    @ivar refused: The reason.
+    @ivar readKind: Of one that couldn't be read, if known.
     """
 
+    number: int
     state: State
+    origin: Origin
+    report: ParsedReport | None
+    counts: Mapping[str, Counts]
     identity: bytes | None = None
     isVariant: bool = False
     refused: str = ""
-    kind: str = ""
+    readKind: str = ""
     rowCount: int = 0
+
+    @property
+    def kind(self) -> str:
+        """
+        Empty if unknown.
+        """
+        return self.report.kind if self.report else self.readKind
+
+    @property
+    def day(self) -> int:
+        """
+        The day that it belongs to.
+        """
+        return self.report.day if self.report else dayOf(self.origin.received)
+
+    @property
+    def whole(self) -> Counts:
+        """
+        Its messages or sessions in all, as far as they are counted.
+        """
+        counts = self.counts.values()
+        if self.state is State.REFUSED:
+            return totals(self.report)
+        return sum(each[0] for each in counts), sum(each[1] for each in counts)
 
 
 @dataclass(slots=True)
@@ -112,7 +143,8 @@ class Batch:
     What a transaction writes, by table.
 
     @ivar details: By month and digest.
-    @ivar sources: An address, and the number of messages.
+    @ivar sources: Messages.
+    @ivar addresses: One of the addresses of each source.
     """
 
     reports: list[Row] = field(default_factory=list)
@@ -125,7 +157,8 @@ class Batch:
     rows: list[Row] = field(default_factory=list)
     details: dict[tuple[int, bytes], str] = field(default_factory=dict)
     dmarcDays: Counter[tuple[str, int, int]] = field(default_factory=Counter)
-    sources: dict[_SourceKey, list[object]] = field(default_factory=dict)
+    sources: dict[_SourceKey, int] = field(default_factory=dict)
+    addresses: dict[_SourceKey, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -164,66 +197,63 @@ class Batch:
         )
         _ADD_SOURCES(
             connection,
-            [(*key, *self.sources[key]) for key in sorted(self.sources)],
+            [
+                (*key, self.addresses[key], count)
+                for key, count in sorted(self.sources.items())
+            ],
         )
 
     def addReport(
-        self,
-        number: int,
-        accepted: AcceptedReport,
-        identity: bytes,
-        isVariant: bool,
+        self, number: int, accepted: AcceptedReport, identity: bytes, isVariant: bool
     ) -> None:
         """
         Add a report with all that it contains.
         """
-        report = accepted.report
+        report, origin = accepted.report, accepted.origin
         position = 0
         if report.kind is ReceivedKind.TLS:
             counts = self._addPolicies(number, accepted)
         else:
-            counts = {clean(report.domain, MAX_NAME_LENGTH): totals(report)}
-            for block in report.blocks:
+            counts = countsByDomain(report)
+            for block in report.blocks if counts else ():
                 position = self.addBlock(number, 0, report, block, position)
-        head = Head(State.ACCEPTED, identity, isVariant, rowCount=position)
-        self.addHead(number, head, accepted.origin, report, counts, _sum(counts))
-        self.addDomains(number, report.day, report, counts)
+        head = Head(
+            number,
+            State.ACCEPTED,
+            origin,
+            report,
+            counts,
+            identity,
+            isVariant,
+            rowCount=position,
+        )
+        self.addHead(head)
+        self.addDomains(head)
 
-    def addHead(
-        self,
-        number: int,
-        head: Head,
-        origin: Origin,
-        report: ParsedReport | None,
-        domains: Iterable[str],
-        whole: Counts,
-    ) -> None:
+    def addHead(self, head: Head) -> None:
         """
         Add a report itself and its raw form.
-
-        @param domains: The policy domains.
-        @param whole: The sum over them.
         """
+        report, origin = head.report, head.origin
         raw = report.raw if report else b""
         if head.state is State.REFUSED and len(raw) > MAX_REFUSED_RAW:
             raw = b""
-        start, end = (report.start, report.end) if report else (0, 0)
         self.reports.append(
             (
-                number,
+                head.number,
                 head.state,
                 head.identity,
                 report.content if report else b"",
-                head.kind or (report.kind if report else ""),
+                head.kind,
                 organizationName(report),
                 clean(report.contact) if report else "",
                 clean(report.reportID) if report else "",
-                start,
-                end,
-                report.day if report else dayOf(origin.received),
-                encodeNames(sorted(domains)),
+                report.start if report else 0,
+                report.end if report else 0,
+                head.day,
+                encodeNames(sorted(head.counts)),
                 encodePublished(report.published if report else ()),
-                *whole,
+                *head.whole,
                 origin.channel,
                 clean(origin.sender),
                 clean(origin.authentication),
@@ -236,29 +266,27 @@ class Batch:
             )
         )
         if raw:
-            self.raw.append((number, raw))
+            self.raw.append((head.number, raw))
 
-    def addDomains(
-        self,
-        number: int,
-        day: int,
-        report: ParsedReport | None,
-        counts: Mapping[str, Counts],
-        head: Head | None = None,
-    ) -> None:
+    def addDomains(self, head: Head) -> None:
         """
         Make a report appear in lists and sums.
-
-        @param counts: By policy domain.
-        @param head: Of a refused one.
         """
-        name = organizationName(report)
+        name = organizationName(head.report)
         self.organizations[name] += 1
-        kind = report.kind if report else head.kind if head else ""
         organization = organizationNumber(name)
-        for domain, both in [("", _sum(counts)), *counts.items()]:
+        isRefused = head.state is State.REFUSED
+        for domain, counts in (("", head.whole), *head.counts.items()):
             self.domains.append(
-                (head is not None, domain, number, kind, day, organization, *both)
+                (
+                    isRefused,
+                    domain,
+                    head.number,
+                    head.kind,
+                    head.day,
+                    organization,
+                    *counts,
+                )
             )
 
     def _addPolicies(self, number: int, accepted: AcceptedReport) -> dict[str, Counts]:
@@ -330,11 +358,11 @@ class Batch:
                 clean(authenticated, MAX_NAME_LENGTH),
                 outcome,
             )
-            known = sources.get(key)
-            if known is None:
-                sources[key] = [source, messages]
+            if key in sources:
+                sources[key] += messages
             else:
-                known[1] += messages  # type: ignore[operator]
+                sources[key] = messages
+                self.addresses[key] = source
         for each, text in block.details.items():
             if (month, each) not in self.details:
                 self.details[month, each] = _detail(text)
@@ -346,15 +374,19 @@ def _detail(text: str) -> str:
     return clean(text, MAX_ROW_DETAIL) if len(text) <= MAX_ROW_DETAIL else "{}"
 
 
-def totals(report: ParsedReport) -> Counts:
+def totals(report: ParsedReport | None) -> Counts:
     """
-    Its messages or sessions, and those that failed, within the limits.
+    The messages or sessions of a report, and those that failed, within the limits.
     """
+    if report is None:
+        return 0, 0
     return boundedCount(report.total), boundedCount(report.failed)
 
 
-def _sum(counts: Mapping[str, Counts]) -> Counts:
-    return (
-        sum(total for total, _ in counts.values()),
-        sum(failed for _, failed in counts.values()),
-    )
+def countsByDomain(report: ParsedReport) -> dict[str, Counts]:
+    """
+    The messages of a DMARC or failure report by its policy domain; empty if it has
+    none.
+    """
+    domain = clean(report.domain, MAX_NAME_LENGTH)
+    return {domain: totals(report)} if domain else {}

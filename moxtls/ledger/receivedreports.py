@@ -54,7 +54,8 @@ class ReceivedReportStore:
         self._reader = reader
 
     def add(self, report: AcceptedReport) -> Deferred[AddResult]:
-        isLarge = len(report.report.blocks) > BLOCKS_AT_ONCE
+        parsed = report.report
+        isLarge = bool(parsed.domain) and len(parsed.blocks) > BLOCKS_AT_ONCE
         return Deferred.fromCoroutine(
             self._addLarge(report) if isLarge else self._add(report)
         )

@@ -115,14 +115,18 @@ def boundedCount(count: int) -> int:
 def countedPolicies(accepted: AcceptedReport) -> list[tuple[int, str, ReceivedPolicy]]:
     """
     The policies of a TLS report that are counted, with their positions and policy
-    domains.
+    domains; those without a domain are not.
     """
     report, domains = accepted.report, accepted.domains
     named = [
         (position, clean(each.domain or report.domainHint, MAX_NAME_LENGTH), each)
         for position, each in enumerate(report.policies)
     ]
-    return [each for each in named if domains is None or each[1] in domains]
+    return [
+        (position, domain, policy)
+        for position, domain, policy in named
+        if domain and (domains is None or domain in domains)
+    ]
 
 
 def claimedDomains(report: ParsedReport) -> list[str]:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from moxtls.ledger.bounds import MAX_NAME_LENGTH, clean
+from moxtls.ledger.bounds import clean
 from moxtls.ledger.database import LedgerUnavailable
-from moxtls.ledger.receivedbatch import Batch, Head, totals
+from moxtls.ledger.receivedbatch import Batch, Head, countsByDomain, totals
 from moxtls.ledger.receivedtables import receivedReport, receivedSequence
 from moxtls.ledger.receivedvalues import State, claimedDomains, identityOf
 from moxtls.ledger.tables import chunks, insertInto
@@ -25,15 +25,12 @@ from moxtls.received.types import (
     Origin,
     ParsedReport,
     RefusedReport,
-    dayOf,
 )
 
 #: Rows after which a transaction stores no more reports: some tenths of a second.
 MAX_ROWS_AT_ONCE = 10_000
 #: Blocks of rows in a step of a report with more than these.
 BLOCKS_AT_ONCE = 4
-
-_r = receivedReport.c
 
 _r = receivedReport.c
 
@@ -163,27 +160,26 @@ def beginReport(connection: Connection, accepted: AcceptedReport) -> int | None:
     @return: Its number; C{None} if it is there already.
     """
     number = reserveNumbers(connection, 1)
-    if _duplicate(connection, accepted) is not None:
+    if _isThere(connection, accepted):
         return None
     batch, report = Batch(), accepted.report
-    domain = clean(report.domain, MAX_NAME_LENGTH)
-    head = Head(State.INCOMPLETE)
-    batch.addHead(number, head, accepted.origin, report, [domain], totals(report))
+    counts = countsByDomain(report)
+    batch.addHead(Head(number, State.INCOMPLETE, accepted.origin, report, counts))
     batch.write(connection)
     return number
 
 
-def _duplicate(connection: Connection, accepted: AcceptedReport) -> AddResult | None:
+def _isThere(connection: Connection, accepted: AcceptedReport) -> bool:
     """
-    C{AddResult.DUPLICATE} if the report is there; upgrades its origin.
+    True if a report is a duplicate; upgrades the origin of the stored one.
     """
     identity = identityOf(accepted.report)
     number = Known(connection, [identity]).find(identity, accepted.report.content)
     if number is None:
-        return None
+        return False
     for each in _upgrades(number, accepted.origin):
         connection.execute(_UPGRADE, each)
-    return AddResult.DUPLICATE
+    return True
 
 
 def addBlocks(
@@ -211,7 +207,7 @@ def addBlocks(
     batch.dmarcDays.clear()
     batch.write(connection)
     changed = connection.execute(_SET_ROW_COUNT, {"of": number, "count": position})
-    _mustBe(changed.rowcount == 1, number)
+    _checkThere(number, changed.rowcount)
     return position, outcomes
 
 
@@ -229,11 +225,11 @@ def completeReport(
     @raise LedgerUnavailable: The report was removed meanwhile.
     """
     reserveNumbers(connection, 0)
-    report = accepted.report
-    if _duplicate(connection, accepted) is not None:
+    if _isThere(connection, accepted):
         # Another node was faster.
         connection.execute(_SET_STATE, {"of": number, "to": State.ABANDONED})
         return AddResult.DUPLICATE
+    report = accepted.report
     identity = identityOf(report)
     isVariant = Known(connection, [identity]).hasVariant(identity)
     given = {
@@ -242,18 +238,18 @@ def completeReport(
         "as": identity,
         "variant": isVariant,
     }
-    _mustBe(connection.execute(_COMPLETE, given).rowcount == 1, number)
-    batch = Batch()
-    domain = clean(report.domain, MAX_NAME_LENGTH)
-    batch.addDomains(number, report.day, report, {domain: totals(report)})
-    for outcome, messages in outcomes.items():
-        batch.dmarcDays[domain, report.day, outcome] = messages
+    _checkThere(number, connection.execute(_COMPLETE, given).rowcount)
+    batch, counts = Batch(), countsByDomain(report)
+    batch.addDomains(Head(number, State.ACCEPTED, accepted.origin, report, counts))
+    for domain in counts:
+        for outcome, messages in outcomes.items():
+            batch.dmarcDays[domain, report.day, outcome] = messages
     batch.write(connection)
     return AddResult.VARIANT if isVariant else AddResult.STORED
 
 
-def _mustBe(isThere: bool, number: int) -> None:
-    if not isThere:
+def _checkThere(number: int, count: int) -> None:
+    if not count:
         raise LedgerUnavailable(
             f"ledger: report {number} was removed while it was stored"
         )
@@ -266,14 +262,17 @@ def refuseAll(connection: Connection, items: Sequence[RefusedReport]) -> Sequenc
     first = reserveNumbers(connection, len(items))
     batch = Batch()
     for number, each in enumerate(items, first):
-        report = each.report
-        whole = totals(report) if report else (0, 0)
-        counts = dict.fromkeys(claimedDomains(report) if report else (), whole)
+        domains = claimedDomains(each.report) if each.report else ()
         head = Head(
-            State.REFUSED, refused=each.reason or "refused", kind=each.kind or ""
+            number,
+            State.REFUSED,
+            each.origin,
+            each.report,
+            dict.fromkeys(domains, totals(each.report)),
+            refused=each.reason or "refused",
+            readKind=each.kind or "",
         )
-        batch.addHead(number, head, each.origin, report, counts, whole)
-        day = report.day if report else dayOf(each.origin.received)
-        batch.addDomains(number, day, report, counts, head)
+        batch.addHead(head)
+        batch.addDomains(head)
     batch.write(connection)
     return [None] * len(items)

@@ -386,6 +386,24 @@ class ReceivedContract(ReceivedBase):
         (whole,) = self.got(self.store.tlsRows(ReportFilter(), 9))
         self.assertEqual(whole.policy.failed, receivedvalues.MAX_MESSAGES)
 
+    def test_withoutDomain(self) -> None:
+        """
+        What names no policy domain is listed, and not counted.
+        """
+        many = [Row()] * MANY
+        self.add(
+            dmarc(domain=""),
+            dmarc(*many, domain="", reportID="2", rowsOfBlock=1),
+            tls(policy("")),
+            failure(""),
+        )
+        self.refuse(refused(report=tls(policy(""))))
+        self.assertEqual([each.domains for each in self.listed()], [()] * 4)
+        self.assertEqual([each.total for each in self.listed()], [0] * 4)
+        self.assertEqual(self.got(self.store.domains(0, 99_999)), ())
+        self.assertEqual(self.got(self.store.dmarcRows(ReportFilter(), 9)), ())
+        self.assertEqual(self.got(self.store.tlsRows(ReportFilter(), 9)), ())
+
 
 class DMARCContract(ReceivedBase):
     """
