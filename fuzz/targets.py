@@ -108,13 +108,16 @@ def _sent(data: bytes) -> None:
     Received reports, in any container.
     """
     from moxtls.received.describe import describeReport
-    from moxtls.received.read import readReport
+    from moxtls.received.read import readReport, readReports
     from moxtls.tlsrpt.parse import MalformedReport
 
     try:
         lines = describeReport(readReport(data))
     except MalformedReport as error:
         lines = [str(error)]
+    unreadable = [each.reason for each in readReports(data).unreadable]
+    # Unexpected exceptions.
+    assert not any(each.endswith("Error") for each in unreadable), unreadable
     assert all(map(str.isprintable, lines))
 
 
@@ -291,6 +294,7 @@ TARGETS = {
         _sent,
         (
             "moxtls.received.read",
+            "moxtls.received.parsed",
             "moxtls.received.documents",
             "moxtls.message.mime",
             "moxtls.dmarc.parse",

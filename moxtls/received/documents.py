@@ -35,7 +35,7 @@ MAX_UNPACKED = 300 * 1024 * 1024
 MAX_HELD = 20 * 1024 * 1024
 #: Containers within each other: a zip file, gzip, a message, or a multipart in it.
 MAX_NESTING = 10
-#: Parts of messages and members of archives.
+#: Parts of messages, and members of archives and gzip.
 MAX_PARTS = 5000
 #: Lines that begin like a delimiter of parts.
 MAX_DELIMITERS = 100_000
@@ -277,7 +277,7 @@ class _Search:
 
     def _gzip(self, octets: _Octets, place: _Place) -> Iterator[Document | Unreadable]:
         kept: list[bytes] = []
-        unpacked = _Octets(self._counted(_gunzip(octets.rest(), kept)))
+        unpacked = _Octets(self._counted(_gunzip(octets.rest(), kept, self._part)))
         inner = replace(place.inside(""), packed=lambda: b"".join(kept))
         yield from self.find(unpacked, inner)
 
@@ -395,11 +395,14 @@ def _slices(view: memoryview) -> Iterator[bytes]:
     return (bytes(view[at : at + _CHUNK]) for at in range(0, len(view), _CHUNK))
 
 
-def _gunzip(chunks: Iterable[bytes], kept: list[bytes]) -> Iterator[bytes]:
+def _gunzip(
+    chunks: Iterable[bytes], kept: list[bytes], begun: Callable[[], None]
+) -> Iterator[bytes]:
     """
     Decompress all members (RFC 1952 2.2); what follows the last one is ignored.
 
     @param kept: Gets the compressed octets.
+    @param begun: Called for each member but the first.
     """
     unpacker = zlib.decompressobj(_GZIP)
     size = 0
@@ -413,6 +416,7 @@ def _gunzip(chunks: Iterable[bytes], kept: list[bytes]) -> Iterator[bytes]:
                 if unpacker.eof:
                     if not _GZIP_MAGIC.startswith(packed[:3]):
                         return
+                    begun()
                     unpacker = zlib.decompressobj(_GZIP)
                 try:
                     content = unpacker.decompress(packed, _CHUNK)

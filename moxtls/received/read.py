@@ -6,6 +6,7 @@ L{readReports}.
 
 from __future__ import annotations
 
+import errno
 import gc
 import zlib
 from collections.abc import Iterable, Iterator
@@ -94,7 +95,9 @@ def _read(source: bytes | str, name: str) -> ReadResult:
                 kind = KINDS[found.format]
                 unreadable.append(Unreadable(found.name, _line(str(error)), kind))
     except OSError as error:
-        unreadable.append(Unreadable("", _line(f"input: {error.strerror}")))
+        reason = "" if error.errno == errno.EFBIG else error.strerror
+        reason = reason or f"more than {MAX_INPUT} octets"
+        unreadable.append(Unreadable("", _line(f"input: {reason}")))
     except Exception as error:
         # A report must not end the worker that reads it.
         unreadable.append(Unreadable("", f"input: {type(error).__name__}"))

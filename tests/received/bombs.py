@@ -121,6 +121,19 @@ Input = tuple[Callable[[], bytes], str]
 #: Small inputs, and why each is refused; empty for those that are read.
 SMALL: dict[str, Input] = {
     "gzip of blanks": (lambda: packed([b"<feedback>", *_blank(310)]), "a record of"),
+    "gzip of 300,000 members": (
+        lambda: gzip.compress(b"<feedback>") + gzip.compress(b" ") * 300_000,
+        "parts",
+    ),
+    "zip of gzip of many members": (
+        lambda: archive(
+            dict.fromkeys(
+                map(str, range(100)),
+                gzip.compress(b"<feedback>") + gzip.compress(b"") * 100_000,
+            )
+        ),
+        "parts",
+    ),
     "gzip of nothing": (lambda: packed(_blank(310)), "no report"),
     "gzip in gzip": (lambda: gzip.compress(packed(_blank(310))), "no report"),
     "zip of blanks": (

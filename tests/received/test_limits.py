@@ -10,6 +10,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from moxtls.received.documents import MAX_INPUT
 from moxtls.received.read import readReports
 from tests.received.bombs import LARGE, SMALL
 from tests.received.measured import REFERENCE, Measured, measure
@@ -64,7 +65,9 @@ class LimitTests(SynchronousTestCase):
         """
         Larger inputs aren't read at all.
         """
-        from moxtls.received.documents import MAX_INPUT
-
-        [refused] = readReports(b"<feedback>" + b" " * MAX_INPUT).unreadable
-        self.assertEqual(refused.reason, f"input: more than {MAX_INPUT} octets")
+        data = b"<feedback>" + b" " * MAX_INPUT
+        path = Path(self.mktemp())
+        path.write_bytes(data + b" ")
+        for source in (data, str(path)):
+            [refused] = readReports(source).unreadable
+            self.assertEqual(refused.reason, f"input: more than {MAX_INPUT} octets")
