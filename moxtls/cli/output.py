@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from tempfile import SpooledTemporaryFile
+from textwrap import wrap
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from moxtls.tlsrpt.parse import escapeUnprintable
@@ -24,6 +25,9 @@ UNLIMITED = 10_000
 IN_MEMORY = 4 * 2**20
 #: Spaces between columns.
 GAP = 2
+#: Columns of text: more are hard to read, and with fewer nothing fits.
+MAX_TEXT = 88
+MIN_TEXT = 40
 #: Longer words, such as host names, may be broken.
 MAX_WORD = 20
 
@@ -105,6 +109,13 @@ class Output:
         """
         return self.console().width
 
+    @property
+    def textWidth(self) -> int:
+        """
+        The width to which text is wrapped.
+        """
+        return max(MIN_TEXT, min(MAX_TEXT, self.width))
+
     def console(self) -> Console:
         from rich.console import Console
 
@@ -112,6 +123,22 @@ class Output:
         return Console(
             file=self.stdout, width=width, highlight=False, color_system=None
         )
+
+
+def wrapped(text: str, width: int, first: str, rest: str = "") -> list[str]:
+    """
+    A text in lines.
+
+    @param first: The indentation of the first line; that of the others is as long.
+    """
+    return wrap(
+        escapeUnprintable(text),
+        width,
+        initial_indent=first,
+        subsequent_indent=rest or " " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def record(columns: Sequence[str], row: Sequence[object]) -> dict[str, object]:

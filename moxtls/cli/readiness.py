@@ -9,8 +9,9 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+from moxtls.cli.output import wrapped
 from moxtls.cli.shell import Shell, addCommand, domainArgument
-from moxtls.cli.summary import makeQuestions, textWidth, wrapped
+from moxtls.cli.summary import makeQuestions
 from moxtls.dates import DAY
 from moxtls.received.readiness import Step
 
@@ -33,7 +34,7 @@ async def _readiness(shell: Shell, arguments: argparse.Namespace) -> int:
     if arguments.json:
         steps = [_asJSON(each) for each in found]
         shell.output.json({"domain": arguments.domain.ascii, "steps": steps})
-    width = textWidth(shell)
+    width = shell.output.textWidth
     for position, step in enumerate(found):
         if position:
             shell.output.line()

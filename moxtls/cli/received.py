@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import zlib
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from moxtls.cli.documents import document
+from moxtls.cli.output import wrapped
 from moxtls.cli.pages import AT_ONCE, paged
 from moxtls.cli.shell import (
     CommandError,
@@ -305,7 +307,7 @@ async def _show(shell: Shell, arguments: argparse.Namespace) -> int:
                 isFirst = False
                 lines = _described(about, report, arguments.all)
                 for line in ([f"{name}:"] if len(words) > 1 else []) + lines:
-                    shell.output.line(line)
+                    _print(shell, line)
         except MalformedReports as errors:
             failed = True
             for each in errors.reasons:
@@ -317,6 +319,17 @@ async def _show(shell: Shell, arguments: argparse.Namespace) -> int:
 
 #: Name, description, and the report; C{None} if it isn't kept.
 _Found = tuple[str, dict[str, object], ReceivedReport | None]
+
+
+def _print(shell: Shell, line: str) -> None:
+    """
+    Print a line; on a terminal, in several if it is too long.
+    """
+    width, text = shell.output.width, line.lstrip(" ")
+    indent = line[: len(line) - len(text)]
+    isLong = len(line) > width
+    for each in wrapped(text, width, indent, indent + "  ") if isLong else [line]:
+        shell.output.line(each)
 
 
 class MalformedReports(Exception):
@@ -358,12 +371,7 @@ def _inFile(shell: Shell, file: str) -> Iterator[ReceivedReport | Unreadable]:
         else:
             with Path(file).open("rb") as opened:
                 data = opened.read(MAX_INPUT + 1)
-        count = 0
-        for found in receivedReports(data, "" if file == STDIN else Path(file).name):
-            count += 1
-            yield found
-        if not count:
-            yield Unreadable("", "there is no report in it")
+        yield from receivedReports(data, "" if file == STDIN else Path(file).name)
     except OSError as error:
         yield Unreadable("", str(error.strerror))
     except ValueError as error:
@@ -436,8 +444,10 @@ def _rawWriter(shell: Shell) -> Callable[[bytes], object]:
         write: Callable[[bytes], object] = binary.write
         return write
 
+    decoder = getincrementaldecoder("utf-8")("backslashreplace")
+
     def escaped(data: bytes) -> None:
-        text = data.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+        text = decoder.decode(data).replace("\r\n", "\n")
         stdout.write("\n".join(map(escapeUnprintable, text.split("\n"))))
 
     return escaped

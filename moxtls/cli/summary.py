@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from textwrap import wrap
 from typing import Any
 
+from moxtls.cli.output import wrapped
 from moxtls.cli.shell import Shell, addCommand, domainArgument
 from moxtls.dates import DAY
 from moxtls.domain import Domain
@@ -30,7 +30,6 @@ from moxtls.received.questions import Lookups, ReportQuestions, ownSenders
 from moxtls.received.readiness import expectedDMARC, expectedTLS
 from moxtls.received.sources import SourceGroup, advice
 from moxtls.received.types import Reporter
-from moxtls.tlsrpt.parse import escapeUnprintable
 
 OVERVIEW = ("Domain", "Reports", "Verdict", "Passed", "Since", "Result")
 SOURCES = ("Source", "Kind", "Messages", "Failed", "DKIM", "SPF", "Address")
@@ -39,8 +38,6 @@ DAYS = ("Day", "Messages", "Passed", "DKIM", "SPF", "Kept out")
 MAX_SHOWN = 10
 #: Days of the DMARC table.
 MAX_DAYS = 7
-#: Columns of text that is broken into lines, at most: longer ones are hard to read.
-MAX_WIDTH = 88
 
 
 def add(commands: Any) -> None:
@@ -121,7 +118,7 @@ async def _summary(shell: Shell, arguments: argparse.Namespace) -> int:
         return 0
     write = shell.output.line
     write(f"{domain.unicode}, {dayName(first)} to {dayName(last)}")
-    width = textWidth(shell)
+    width = shell.output.textWidth
     write()
     for line in _tlsLines(tls, expected["tls"], arguments.all, width):
         write(line)
@@ -130,13 +127,6 @@ async def _summary(shell: Shell, arguments: argparse.Namespace) -> int:
         write(line)
     _tables(shell, dmarc, arguments.all)
     return 0
-
-
-def textWidth(shell: Shell) -> int:
-    """
-    The width to which text is wrapped.
-    """
-    return max(40, min(MAX_WIDTH, shell.output.width))
 
 
 # --- all domains ----------------------------------------------------------------------
@@ -178,22 +168,6 @@ def _overviewRow(
 # --- one domain -----------------------------------------------------------------------
 
 
-def wrapped(text: str, width: int, first: str, rest: str = "") -> list[str]:
-    """
-    A text in lines.
-
-    @param first: The indentation of the first line; that of the others is as long.
-    """
-    return wrap(
-        escapeUnprintable(text),
-        width,
-        initial_indent=first,
-        subsequent_indent=rest or " " * len(first),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
 def _heading(
     title: str, answer: TLSAnswer | DMARCAnswer, expected: str, width: int
 ) -> Iterator[str]:
@@ -221,7 +195,7 @@ def _reporters(reporters: Sequence[Reporter]) -> str:
 def _tlsLines(
     answer: TLSAnswer, expected: str, showAll: bool, width: int
 ) -> Iterator[str]:
-    yield from _heading("TLS of mail to it", answer, expected, width)
+    yield from _heading(f"Mail to {answer.domain}, TLS", answer, expected, width)
     shown = answer.reasons if showAll else answer.reasons[:MAX_SHOWN]
     for reason in shown:
         yield ""
@@ -255,7 +229,7 @@ def _reasonLines(reason: FailureReason, width: int) -> Iterator[str]:
 
 
 def _dmarcLines(answer: DMARCAnswer, expected: str, width: int) -> Iterator[str]:
-    yield from _heading("DMARC of mail from it", answer, expected, width)
+    yield from _heading(f"Mail from {answer.domain}, DMARC", answer, expected, width)
     for group in [each for each in answer.sources if each.failed][:MAX_SHOWN]:
         said = advice(group, answer.domain)
         yield from wrapped(f"{group.name}: {said}", width, "  > ")

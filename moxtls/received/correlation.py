@@ -100,7 +100,10 @@ def _expired(uses: Iterable[_Use], start: float, end: float) -> Iterator[str]:
                 if use.until is None
                 else f"was in use until {dayName(dayOf(use.until))}"
             )
-            yield f"the certificate of {seen.listener} that expired on {expired} {used}"
+            yield (
+                f"the certificate of listener {seen.listener} that expired on "
+                f"{expired} {used}"
+            )
 
 
 def _otherNames(
@@ -131,7 +134,7 @@ def _replaced(
         # The day of the first failure, or the one before.
         if start - DAY <= seen.since < start + DAY:
             when = dayName(dayOf(seen.since))
-            yield f"{seen.listener} began to use another certificate on {when}"
+            yield f"listener {seen.listener} began to use another certificate on {when}"
 
 
 def _failed(
@@ -145,7 +148,7 @@ def _failed(
         if start <= each.hour < end and _fits(reason, each.reason):
             counts[each.listener, each.reason] += each.count
     for (listener, why), failed in counts.most_common(MAX_EVENTS):
-        yield f"{count(failed, 'handshake')} failed on {listener}: {why}"
+        yield f"{count(failed, 'handshake')} failed on listener {listener}: {why}"
 
 
 def _fits(reason: FailureReason, why: str) -> bool:

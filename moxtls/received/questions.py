@@ -22,7 +22,13 @@ from moxtls.dmarc.types import Discovery
 from moxtls.dns.types import Answer, RRType
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.interfaces import IPolicyFetcher, IResolver
-from moxtls.mtasts.policy import STSPolicy, STSRecord, recordFromAnswer, stsRecordName
+from moxtls.mtasts.policy import (
+    NoRecord,
+    STSPolicy,
+    STSRecord,
+    recordFromAnswer,
+    stsRecordName,
+)
 from moxtls.received.answers import (
     DMARCAnswer,
     FailureReason,
@@ -261,14 +267,14 @@ async def _reverseName(ip: str, resolver: IResolver) -> str:
     return found.name.lower() if found.status is AuthResult.PASS else ""
 
 
-async def _policy(domain: Domain, lookups: Lookups) -> STSPolicy | str:
+async def _policy(domain: Domain, lookups: Lookups) -> STSPolicy | str | NoRecord:
     """
     The MTA-STS policy, or why there is none.
     """
     answer = await lookups.resolver.lookup(stsRecordName(domain), RRType.TXT)
     record = recordFromAnswer(answer)
     if not isinstance(record, STSRecord):
-        return f"{record.reasonCode} at {stsRecordName(domain)}"
+        return record
     found = await lookups.fetcher.fetch(domain)
     if isinstance(found, STSPolicy):
         return found
@@ -278,11 +284,15 @@ async def _policy(domain: Domain, lookups: Lookups) -> STSPolicy | str:
 def _assembled(
     domain: Domain,
     discovery: Discovery,
-    policy: STSPolicy | str,
+    policy: STSPolicy | str | NoRecord,
     tlsrpt: Answer,
     mx: Answer,
 ) -> PublishedRecords:
     record = findTLSRPTRecord(tlsrpt.texts)
+    isKnown = not discovery.temporary
+    if isinstance(policy, NoRecord):
+        isKnown = isKnown and not policy.temporary
+        policy = f"{policy.reasonCode} at {stsRecordName(domain)}"
     policyDomain = discovery.policyDomain or discovery.organizational
     isUsable = discovery.record is not None and not discovery.unusable
     return PublishedRecords(
@@ -296,6 +306,7 @@ def _assembled(
         dmarcRecordName(policyDomain),
         record.rua if isinstance(record, TLSRPTRecord) else (),
         _tlsrptProblem(tlsrpt, record),
+        isKnown,
     )
 
 

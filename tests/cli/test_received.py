@@ -16,7 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
+from moxtls.app.build import IReactor
+from moxtls.cli.main import parser
+from moxtls.cli.output import Output
 from moxtls.cli.received import DMARC_COLUMNS, LIST_JSON, TLS_COLUMNS, csvCell
+from moxtls.cli.shell import perform
 from moxtls.dates import DAY
 from moxtls.received.describe import MAX_ROWS
 from moxtls.received.types import AcceptedReport, Channel, Origin, RefusedReport
@@ -130,7 +134,8 @@ class ShowTests(CommandCase):
                 "  | version: STSv1",
                 "  2 x certificate-expired",
                 "    certificate expired: Renew the certificate and replace its files; "
-                "moxtls loads them by itself. Check with: moxtls config check",
+                "moxtls",
+                "      loads them by itself. Check with: moxtls config check",
             ],
         )
 
@@ -433,6 +438,24 @@ class StoredTests(CommandCase):
         [first] = self.listed("--reporter", "Microsoft", "--limit", "1")
         out = self.good("report", "raw", str(first["id"])).out
         self.assertEqual(out.encode(), tlsReport(TODAY - 1, "Microsoft", 30))
+
+    def test_rawOctets(self) -> None:
+        """
+        A program that reads it gets the same octets, whatever their encoding.
+        """
+        text = tlsReport(TODAY, "B\xfccher").replace(rb"\u00fc", "\xfc".encode())
+        with self.ledger() as ledger:
+            running = Deferred.fromCoroutine(accept(ledger, text, NOON))
+            self.successResultOf(running)
+        [first] = self.listed("--limit", "1")
+        words = ["--config", str(self.file), "report", "raw", str(first["id"])]
+        stdout = io.TextIOWrapper(io.BytesIO(), "ascii")
+        output = Output(stdout, io.StringIO())
+        reactor: IReactor = self.clock  # type: ignore[assignment]
+        arguments = parser(words).parse_args(words)
+        running_ = perform(reactor, arguments, io.BytesIO(), output)
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(running_)), 0)
+        self.assertEqual(stdout.buffer.getvalue(), text)
 
     def test_rawTerminal(self) -> None:
         """

@@ -71,13 +71,13 @@ class SummaryTests(NetworkCommandCase):
         """
         out = await self.good("summary", "example.org")
         for text in (
-            "TLS of mail to it: look at it\n"
+            "Mail to example.org, TLS: look at it\n"
             "  40 of 4,970 sessions failed: certificate expired at mail.example.org",
             "40 sessions: certificate expired (certificate-expired)",
-            "Here: 31 handshakes failed on mx: tls-remote-alert-45-expired-certificate",
-            "Here: the certificate of mx that expired on",
+            "Here: 31 handshakes failed on listener mx:",
+            "Here: the certificate of listener mx that expired on",
             "    > Renew the certificate",
-            "DMARC of mail from it: look at it\n"
+            "Mail from example.org, DMARC: look at it\n"
             "  145 of 5,945 messages failed DMARC: service SendGrid and 1 other",
             "> SendGrid: If you use SendGrid, set up DKIM for example.org there",
             "5,800 messages from 1 source pass (--all)",

@@ -72,14 +72,17 @@ class CorrelateTests(SynchronousTestCase):
         self.assertEqual(
             events("certificate-expired", old, new, handshakes=(failed(FIRST + 1),)),
             (
-                "the certificate of mx that expired on 20 Nov 2026 was in use until 27 "
-                "Nov 2026",
-                f"31 handshakes failed on mx: {EXPIRED}",
+                "the certificate of listener mx that expired on 20 Nov 2026 was in use "
+                "until 27 Nov 2026",
+                f"31 handshakes failed on listener mx: {EXPIRED}",
             ),
         )
         self.assertEqual(
             events("certificate-expired", old),
-            ("the certificate of mx that expired on 20 Nov 2026 is still in use",),
+            (
+                "the certificate of listener mx that expired on 20 Nov 2026 is still "
+                "in use",
+            ),
         )
         # Replaced in time, or valid for longer.
         inTime = (old, seen(FIRST - 1, LAST + 90))
@@ -110,7 +113,7 @@ class CorrelateTests(SynchronousTestCase):
         """
         A certificate that was replaced on the day before the first failure, or on it.
         """
-        changed = "mx began to use another certificate on {} Nov 2026"
+        changed = "listener mx began to use another certificate on {} Nov 2026"
         for since, day in ((FIRST, 20), (FIRST - 0.5, 19)):
             certificates = seen(FIRST - 99, LAST + 9), seen(since, LAST + 90)
             found = events("validation-failure", *certificates, code="dane-no-match")
@@ -137,8 +140,9 @@ class CorrelateTests(SynchronousTestCase):
         self.assertEqual(
             found,
             (
-                f"62 handshakes failed on mx: {EXPIRED}",
-                "5 handshakes failed on mx: tls-remote-alert-42-bad-certificate",
+                f"62 handshakes failed on listener mx: {EXPIRED}",
+                "5 handshakes failed on listener mx: "
+                "tls-remote-alert-42-bad-certificate",
             ),
         )
 

@@ -150,8 +150,9 @@ class RecorderTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        The stop writes the rest.
+        The stop writes the rest, also without a start.
         """
+        self.successResultOf(self.recorder.stopService())
         self.recorder.startService()
         self.alert()
         self.successResultOf(self.recorder.stopService())

@@ -154,6 +154,25 @@ class GroupTests(SynchronousTestCase):
         self.assertEqual((ours.firstFailure, ours.dkim, ours.spf), (None, 4000, 4200))
         self.assertEqual(ours.names, ["mx.example.org", "mx2.example.org"])
 
+    def test_names(self) -> None:
+        """
+        Forwarders have the name of their host or of the domain that they authenticate.
+        """
+        table = [
+            (source("203.0.113.1", "lists.club.example"), "", "club.example"),
+            (source("203.0.113.1", "example.org", DKIM), "", "203.0.113.0/24"),
+            (
+                source("203.0.113.1", "example.org", DKIM),
+                "out.alumni.example",
+                "alumni.example",
+            ),
+            (source("no address"), "", "no address"),
+        ]
+        for one, name, title in table:
+            names = {one.source: name} if name else {}
+            [group] = groupSources([one], OWN, names, lastTwo)
+            self.assertEqual(group.name, title)
+
     def test_bounded(self) -> None:
         """
         A group lists few of its networks.
