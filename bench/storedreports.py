@@ -133,7 +133,10 @@ async def benchmark(reactor: IReactor, effort: Effort) -> None:
         before = time.perf_counter()
         fill(url, rows)
         seconds, size = time.perf_counter() - before, path.stat().st_size
-        print(f"{rows:,} rows stored in {seconds:.0f} s; {size / 1e6:,.0f} MB\n")
+        print(
+            f"{rows:,} rows stored in {seconds:.0f} s; {size / 1e6:,.0f} MB\n",
+            flush=True,
+        )
         await _measure(reactor, "SQLite", url)
         with postgres() as server:
             if server is not None:

@@ -230,6 +230,8 @@ def reports(
     As L{moxtls.received.interfaces.IReceivedReportStore.reports}.
     """
     numbers: list[int] = []
+    if not _isKnown(connection, filter):
+        return ()
     for refused in (False, True) if filter.refused is None else (filter.refused,):
         query = (
             select(_d.report)
@@ -413,7 +415,7 @@ def tlsRows(
     if after is not None:
         last = after.policy.domain, after.day, after.report, after.position
         query = query.where(tuple_(_p.domain, _p.day, _p.report, _p.position) > last)
-    if not _wants(filter, ReceivedKind.TLS):
+    if not _wants(connection, filter, ReceivedKind.TLS):
         return ()
     return tuple(
         TLSRow(report, name, day, decodePolicy(*policy), position)
@@ -430,7 +432,7 @@ def dmarcRows(
     """
     As L{moxtls.received.interfaces.IReceivedReportStore.dmarcRows}.
     """
-    if not _wants(filter, ReceivedKind.DMARC):
+    if not _wants(connection, filter, ReceivedKind.DMARC):
         return ()
     query = _rowQuery(filter, limit)
     if after is not None:
@@ -488,11 +490,26 @@ def _rowQuery(filter: ReportFilter, limit: int) -> Select[Any]:
     return query.where(_w.outcome < _PASSED) if filter.onlyFailures else query
 
 
-def _wants(filter: ReportFilter, kind: ReceivedKind) -> bool:
+def _wants(connection: Connection, filter: ReportFilter, kind: ReceivedKind) -> bool:
     """
     True if rows of accepted reports of that kind may fulfil C{filter}.
     """
-    return filter.kind in (None, kind) and filter.refused is not True
+    isWanted = filter.kind in (None, kind) and filter.refused is not True
+    return isWanted and _isKnown(connection, filter)
+
+
+def _isKnown(connection: Connection, filter: ReportFilter) -> bool:
+    """
+    True if an organization may fulfil C{filter}.  Else no report does, and looking at
+    all of them would take longest.
+    """
+    query = _organizations(filter).limit(1)
+    return not filter.organization or connection.execute(query).first() is not None
+
+
+def _organizations(filter: ReportFilter) -> Select[Any]:
+    folded = filter.organization.casefold()
+    return select(_o.number).where(_o.folded.contains(folded, autoescape=True))
 
 
 def _conditions(
@@ -509,10 +526,7 @@ def _conditions(
     if filter.last is not None:
         yield day <= filter.last
     if filter.organization:
-        folded = filter.organization.casefold()
-        yield organization.in_(
-            select(_o.number).where(_o.folded.contains(folded, autoescape=True))
-        )
+        yield organization.in_(_organizations(filter))
     if filter.onlyFailures:
         yield failed > 0
 

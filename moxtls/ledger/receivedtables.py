@@ -234,7 +234,7 @@ receivedSource = Table(
     Column("authenticated", nameType(), primary_key=True),
     Column("outcome", Integer, primary_key=True, autoincrement=False),
     # One of the addresses.
-    Column("source", Text, nullable=False),
+    Column("source", nameType(), nullable=False),
     Column("messages", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )

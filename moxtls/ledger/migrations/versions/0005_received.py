@@ -213,7 +213,7 @@ def _dmarc() -> None:
         sa.Column("network", _name(), nullable=False),
         sa.Column("authenticated", _name(), nullable=False),
         sa.Column("outcome", sa.Integer, nullable=False),
-        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("source", _name(), nullable=False),
         sa.Column("messages", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint(
             "domain",
