@@ -19,12 +19,11 @@ from moxtls.tlsrpt.generate import findFaults
 from moxtls.tlsrpt.parse import (
     MalformedReport,
     ReceivedTLSReport,
-    attachment,
     parseReport,
-    readTLSReport,
 )
 from moxtls.tlsrpt.types import TLSRPTRecord, findTLSRPTRecord
 from tests.corpus import corpus
+from tests.reports import documentIn, readTLSReport
 
 #: The content of each report: organization, start, then for each policy type,
 #: domain, sessions that succeeded and failed, and failures by type.
@@ -133,7 +132,7 @@ class ReportTests(SynchronousTestCase):
             name.rpartition("/")[2]
             for name, data in self.reports()
             if not findFaults(
-                json.loads(data if name.endswith(".json") else attachment(data))
+                json.loads(data if name.endswith(".json") else documentIn(data))
             )
         }
         self.assertEqual(good, STRICT)
@@ -163,7 +162,7 @@ class ReportTests(SynchronousTestCase):
         Bare JSON, with and without whitespace, is read like the original file.
         """
         for name, data in self.reports():
-            text = data if name.endswith(".json") else attachment(data)
+            text = data if name.endswith(".json") else documentIn(data)
             compact = json.dumps(json.loads(text), separators=(",", ":")).encode()
             self.assertEqual(parseReport(compact), readTLSReport(data), name)
 

@@ -28,7 +28,7 @@ from moxtls.lab.expectations import (
 )
 from moxtls.lab.scenario import HOST_REPORT_ADDRESS, REPORT_ADDRESS, SENDER
 from moxtls.received.read import readReport
-from moxtls.tlsrpt.parse import MalformedReport, ReceivedTLSReport, readTLSReport
+from moxtls.tlsrpt.parse import MalformedReport, ReceivedTLSReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,10 @@ def arrivedReport(
     @return: C{None} if it can't be read.
     """
     try:
-        report = readTLSReport(arrival.content)
+        report = readReport(arrival.content)
     except MalformedReport:
+        return None
+    if not isinstance(report, ReceivedTLSReport):
         return None
     signatures: Mapping[str, bool] = {}
     if arrival.recipient.startswith("https:"):

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import NoReturn
 
-from moxtls.message.mime import leafParts
-
-#: Octets of a message or compressed report, and of a report as JSON.
-MAX_MESSAGE = 15 * 1024 * 1024
+#: Octets.
 MAX_JSON = 4 * 1024 * 1024
 #: JSON values in a report; each takes some hundred octets of memory once parsed.
 MAX_VALUES = 100_000
@@ -33,11 +29,6 @@ MAX_COUNT = 2**53 - 1
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
-_GZIP_MAGIC = b"\x1f\x8b"
-_GZIP = zlib.MAX_WBITS + 16
-_BOM = b"\xef\xbb\xbf"
-_JSON_TYPE = "application/tlsrpt+json"
-_GZIP_TYPE = "application/tlsrpt+gzip"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_LINE = 300
 _DIGITS = re.compile(r"\s*[0-9]{1,16}\s*", re.ASCII)
@@ -134,54 +125,6 @@ class ReceivedTLSReport:
     policies: tuple[ReceivedPolicy, ...]
 
 
-def readTLSReport(data: bytes) -> ReceivedTLSReport:
-    """
-    Parse a report given as JSON, as gzip, or attached to a message.
-
-    @raise MalformedReport: With the place and the reason.
-    """
-    if len(data) > MAX_MESSAGE and not _isJSON(data):
-        _malformed("input", f"larger than {MAX_MESSAGE} bytes")
-    if data.startswith(_GZIP_MAGIC):
-        return parseReport(gunzip(data))
-    if _isJSON(data):
-        return parseReport(data)
-    return parseReport(attachment(data))
-
-
-def attachment(message: bytes) -> bytes:
-    """
-    Extract the JSON of the first report attached to a message.
-
-    @raise MalformedReport: There is none, or it can't be decompressed.
-    """
-    for part in leafParts(message):
-        if part.type == _GZIP_TYPE:
-            return gunzip(part.content)
-        if part.type == _JSON_TYPE:
-            return part.content
-    _malformed("message", "no part is application/tlsrpt+gzip or +json")
-
-
-def gunzip(data: bytes) -> bytes:
-    """
-    Decompress a report.
-
-    @raise MalformedReport: The data is not gzip, is truncated, or has more than
-        L{MAX_JSON} octets when decompressed.
-    """
-    unpacker = zlib.decompressobj(_GZIP)
-    try:
-        content = unpacker.decompress(data, MAX_JSON + 1)
-    except zlib.error:
-        _malformed("gzip", "the data is damaged")
-    if len(content) > MAX_JSON:
-        _malformed("gzip", f"more than {MAX_JSON} bytes when unpacked")
-    if not unpacker.eof:
-        _malformed("gzip", "the data is cut off")
-    return content
-
-
 def parseReport(text: bytes) -> ReceivedTLSReport:
     """
     Parse a report from JSON.
@@ -218,10 +161,6 @@ def escapeUnprintable(text: str) -> str:
         each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
         for each in text
     )
-
-
-def _isJSON(data: bytes) -> bool:
-    return data[:1000].removeprefix(_BOM).lstrip().startswith((b"{", b"["))
 
 
 def _decode(text: bytes) -> object:

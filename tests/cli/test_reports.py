@@ -18,11 +18,11 @@ from moxtls.dmarc.types import DMARCPolicy, Evaluation, PublishedPolicy
 from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.message.mime import leafParts
-from moxtls.tlsrpt.parse import readTLSReport
 from tests.cli.network import NetworkCommandCase, reactor
 from tests.cli.outcomes import broken
 from tests.cli.test_evaluations import ROW
 from tests.configs import ed25519Key
+from tests.reports import readTLSReport
 
 SIGNING = """
 [Domains."example.org".DKIM.Selectors.s]

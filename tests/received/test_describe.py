@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.received.describe import describeTLSReport
-from moxtls.tlsrpt.parse import readTLSReport
+from tests.reports import readTLSReport
 from tests.tlsrpt.test_parse import OURS, changed
 
 

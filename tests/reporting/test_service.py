@@ -38,8 +38,8 @@ from moxtls.reporting.types import (
     Retention,
     Suppression,
 )
-from moxtls.tlsrpt.parse import readTLSReport
 from tests.reporting.support import DAY, A, World, outcome
+from tests.reports import readTLSReport
 
 B = Domain("b.example")
 LEASE_NAME = "tls reports"

@@ -23,7 +23,7 @@ from moxtls.queue.types import DeliveryStatus, Envelope, ReportKind, Result
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter, ReportDeliveryTracker
 from moxtls.reporting.service import ReportOptions, ReportPipeline, ReportService
-from moxtls.tlsrpt.parse import ReceivedTLSReport, readTLSReport
+from moxtls.tlsrpt.parse import ReceivedTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.tlsrpt.types import (
@@ -36,6 +36,7 @@ from moxtls.tlsrpt.types import (
 )
 from tests.ledger.contracts import Stores
 from tests.reporting.support import ED25519, HOSTNAME, SUBMITTER, ids
+from tests.reports import readTLSReport
 
 FAILURE = FailureDetail(ResultType.STARTTLS_NOT_SUPPORTED)
 

@@ -46,7 +46,7 @@ from moxtls.smtp.client.session import ClientSession
 from moxtls.smtp.server.factory import SMTPServerFactory
 from moxtls.smtp.server.interfaces import ListenerSettings
 from moxtls.smtp.server.state import ServerSettings
-from moxtls.tlsrpt.parse import ReceivedTLSReport, readTLSReport
+from moxtls.tlsrpt.parse import ReceivedTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from tests.certificates import root, selfSigned, trusting
@@ -54,6 +54,7 @@ from tests.mtasts.fakes import FakeFetcher
 from tests.network import SMTP, Network, Serving
 from tests.reporting.support import ED25519_PEM, ids
 from tests.reporting.test_destinations import DSN
+from tests.reports import readTLSReport
 from tests.scenarios.support import publishRecord
 
 STEP = 30 * MINUTE

@@ -16,9 +16,10 @@ from moxtls.message.mime import leafParts
 from moxtls.queue.types import DeliveryStatus, Result
 from moxtls.reporting.handover import ReportDeliveryTracker
 from moxtls.reporting.types import ReportState
-from moxtls.tlsrpt.parse import ReceivedTLSReport, readTLSReport
+from moxtls.tlsrpt.parse import ReceivedTLSReport
 from moxtls.tlsrpt.recorder import OutcomeRecorder
 from tests.reporting.support import DAY, ED25519, A, World, outcome, signatures
+from tests.reports import readTLSReport
 
 B = Domain("b.example")
 HOST = Domain("mx.host.example")

@@ -17,7 +17,7 @@ from moxtls.domain import Domain
 from moxtls.interfaces import IReportSource
 from moxtls.ledger.ledger import MemoryLedger
 from moxtls.reporting.types import NoReport, ReportDraft, ReportPeriod, Retention
-from moxtls.tlsrpt.parse import ReceivedTLSReport, readTLSReport
+from moxtls.tlsrpt.parse import ReceivedTLSReport
 from moxtls.tlsrpt.source import InvalidReport, TLSReporting, TLSReportSource
 from moxtls.tlsrpt.types import (
     FailureDetail,
@@ -27,6 +27,7 @@ from moxtls.tlsrpt.types import (
     SessionOutcome,
     TLSPolicy,
 )
+from tests.reports import readTLSReport
 
 DAY = date(2026, 11, 24)
 NOW = midnight(DAY) + 25 * HOUR
