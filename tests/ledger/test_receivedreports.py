@@ -35,14 +35,12 @@ from moxtls.received.types import (
     StoredDMARCRow,
 )
 from tests.ledger.contracts import Contract, Stores
+from tests.ledger.listenercontracts import HistoryOfListenersContract
 from tests.ledger.receivedcontracts import (
     MANY,
     DMARCContract,
-    ExpiryContract,
-    HistoryOfListenersContract,
     ReceivedBase,
     ReceivedContract,
-    RefusedContract,
     TLSContract,
 )
 from tests.ledger.receivedvalues import (
@@ -58,6 +56,7 @@ from tests.ledger.receivedvalues import (
     refused,
     tls,
 )
+from tests.ledger.retentioncontracts import ExpiryContract, RefusedContract
 from tests.ledger.test_ledger import OnPostgres, OnSQLite, emptied, sharedURL
 from tests.ledger.test_sharing import NODES, Sharing
 from tests.ledger.threads import Inbox
