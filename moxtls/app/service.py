@@ -133,7 +133,10 @@ class Server(Service):
         )
         self._stops.append(self.base.outcomes.stop)
         self._recorder = ListenerRecorder(
-            self._clock, self._reactor, self.ledger.listenerHistory
+            self._clock,
+            self._reactor,
+            self.ledger.listenerHistory,
+            self._configFiles.config.nodeName,
         )
         self._recorder.startService()
         self._stops.append(self._recorder.stopService)

@@ -26,7 +26,7 @@ from moxtls.received.answers import (
     percentage,
 )
 from moxtls.received.explanations import Explanation
-from moxtls.received.questions import Lookups, ReportQuestions, ownSenders
+from moxtls.received.questions import Lookups, ReportQuestions, ownHost
 from moxtls.received.readiness import expectedDMARC, expectedTLS
 from moxtls.received.sources import SourceGroup, advice
 from moxtls.received.types import Reporter
@@ -82,11 +82,13 @@ async def makeQuestions(shell: Shell, lookUp: bool = True) -> ReportQuestions:
     config = shell.configFiles.config
     base = await shell.base()
     lookups = Lookups(base.resolver, base.fetcher) if lookUp else None
-    listening = {ip for each in config.listeners.values() for ip in each.address}
-    own = ownSenders(config.hostname, listening)
     ledger = base.ledger
     return ReportQuestions(
-        shell.reactor, ledger.received, ledger.listenerHistory, own, lookups
+        shell.reactor,
+        ledger.received,
+        ledger.listenerHistory,
+        ownHost(config),
+        lookups,
     )
 
 

@@ -7,7 +7,7 @@ certificates of that time.  No I/O.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from moxtls.dates import DAY
@@ -31,6 +31,24 @@ _CERTIFICATE_TYPES = frozenset(
 )
 # The alerts of clients that don't tell what is wrong with a certificate.
 _REJECTED = "certificate rejected"
+
+
+def listenerKey(node: str, listener: str) -> str:
+    """
+    The name of a listener in the history, which nodes share.
+    """
+    return f"{node}/{listener}"
+
+
+def localListener(key: str, node: str, listeners: Collection[str]) -> str | None:
+    """
+    The inverse of L{listenerKey}: the listener, perhaps with C{/} and the name of a
+    certificate for SNI; C{None} if it is none of C{listeners} of C{node}.
+    """
+    start = listenerKey(node, "")
+    listener = key.removeprefix(start)
+    isLocal = key.startswith(start) and listener.partition("/")[0] in listeners
+    return listener if isLocal else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +110,9 @@ def _uses(certificates: Iterable[CertificateSeen]) -> Iterator[_Use]:
 def _expired(uses: Iterable[_Use], start: float, end: float) -> Iterator[str]:
     for use in uses:
         seen = use.certificate
+        if use.until is None and "/" in seen.listener:
+            # One for SNI, which may have been removed from the configuration.
+            continue
         until = end if use.until is None else use.until
         if max(seen.notAfter, start) < min(until, end):
             expired = dayName(dayOf(seen.notAfter))

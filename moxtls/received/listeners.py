@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from moxtls.dates import HOUR, MINUTE
 from moxtls.outages import logUnlessOutage
+from moxtls.received.correlation import listenerKey
 from moxtls.received.interfaces import IListenerHistory
 from moxtls.received.types import CertificateSeen, HandshakeFailures
 from moxtls.tls.server import IServerTLSObserver, certificateNames
@@ -49,14 +50,20 @@ class ListenerRecorder(Service):
     log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, timers: IReactorTime, history: IListenerHistory
+        self,
+        clock: IReactorTime,
+        timers: IReactorTime,
+        history: IListenerHistory,
+        node: str,
     ) -> None:
         """
         @param clock: For dates.
         @param timers: For the interval.
+        @param node: The name of this node, as others may share the ledger.
         """
         self._clock = clock
         self._history = history
+        self._node = node
         self._counts: Counter[_Key] = Counter()
         self._reasons: dict[str, tuple[int, set[str]]] = {}
         self._certificates: list[CertificateSeen] = []
@@ -70,7 +77,7 @@ class ListenerRecorder(Service):
 
         @param listener: Its name in the configuration.
         """
-        return _ListenerObserver(self, listener)
+        return _ListenerObserver(self, listenerKey(self._node, listener))
 
     def startService(self) -> None:
         super().startService()
@@ -174,5 +181,5 @@ class _ListenerObserver:
         if not isDefault:
             # Its certificates are replaced one by one.
             names = sorted(certificateNames(certificate))
-            listener = f"{listener}/{names[0] if names else ''}"
+            listener = listenerKey(listener, names[0] if names else "")
         self._recorder.certificateUsed(listener, certificate)

@@ -6,7 +6,7 @@ need.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from moxtls.authentication.check import checkIPRev
 from moxtls.authentication.results import AuthResult
+from moxtls.config import Config
 from moxtls.dates import DAY
 from moxtls.dmarc.discovery import PublicSuffixes, discover, requestedPolicy
 from moxtls.dmarc.record import DMARCRecordError, dmarcRecordName
@@ -22,6 +23,7 @@ from moxtls.dmarc.types import Discovery
 from moxtls.dns.types import Answer, RRType
 from moxtls.domain import Domain, InvalidDomain
 from moxtls.interfaces import IPolicyFetcher, IResolver
+from moxtls.ipaddresses import canonicalIP
 from moxtls.mtasts.policy import (
     NoRecord,
     STSPolicy,
@@ -37,7 +39,7 @@ from moxtls.received.answers import (
     answerTLS,
     failureReasons,
 )
-from moxtls.received.correlation import correlate
+from moxtls.received.correlation import correlate, localListener
 from moxtls.received.interfaces import IListenerHistory, IReceivedReportStore
 from moxtls.received.readiness import (
     DMARC_SPAN,
@@ -78,6 +80,21 @@ class Lookups:
     fetcher: IPolicyFetcher
 
 
+@dataclass(frozen=True, slots=True)
+class OwnHost:
+    """
+    This host.
+
+    @ivar senders: Its names and addresses, for any domain.
+    @ivar node: Its name among those that share the ledger.
+    @ivar listeners: The names of its listeners.
+    """
+
+    senders: OwnSenders
+    node: str = ""
+    listeners: frozenset[str] = frozenset()
+
+
 class ReportQuestions:
     """
     The questions of one command or page.
@@ -88,17 +105,17 @@ class ReportQuestions:
         clock: IReactorTime,
         store: IReceivedReportStore,
         history: IListenerHistory,
-        own: OwnSenders,
+        own: OwnHost,
         lookups: Lookups | None,
     ) -> None:
         """
-        @param own: The names and addresses of this host, for any domain.
         @param lookups: C{None} to look nothing up.
         """
         self._clock = clock
         self._store = store
         self._history = history
-        self._own = own
+        self._host = own
+        self._own = own.senders
         self._isComplete = False
         self._lookups = lookups
         self._end: float | None = None
@@ -131,15 +148,25 @@ class ReportQuestions:
     ) -> tuple[FailureReason, ...]:
         start = min(each.firstDay for each in reasons) * DAY
         end = (max(each.lastDay for each in reasons) + 1) * DAY
-        handshakes = await self._history.failures(start, end)
-        # Certificates that were replaced before are needed for the one before.
-        certificates = await self._history.certificates(start, end)
+        handshakes = [
+            replace(each, listener=listener)
+            for each in await self._history.failures(start, end)
+            if (listener := self._local(each.listener))
+        ]
+        certificates = [
+            replace(each, listener=listener)
+            for each in await self._history.certificates(start, end)
+            if (listener := self._local(each.listener))
+        ]
         own = await self._ownHosts()
         hosts = own.names | own.addresses
         return tuple(
             replace(each, events=correlate(each, handshakes, certificates, hosts))
             for each in reasons
         )
+
+    def _local(self, key: str) -> str | None:
+        return localListener(key, self._host.node, self._host.listeners)
 
     async def dmarc(
         self,
@@ -336,12 +363,15 @@ def _unknown(domain: Domain, why: str) -> PublishedRecords:
     )
 
 
-def ownSenders(hostname: Domain, listening: Collection[str]) -> OwnSenders:
+def ownHost(config: Config) -> OwnHost:
     """
-    The names and addresses of this host.
-
-    @param listening: Addresses of its listeners; those that stand for all are left
-        out.
+    This host, by its configuration.
     """
-    addresses = frozenset(each for each in listening if each not in ("0.0.0.0", "::"))
-    return OwnSenders("", frozenset({hostname.ascii}), addresses)
+    listening = {ip for each in config.listeners.values() for ip in each.address}
+    # Those that stand for all addresses are none.
+    addresses = frozenset(map(canonicalIP, listening - {"0.0.0.0", "::"}))
+    return OwnHost(
+        OwnSenders("", frozenset({config.hostname.ascii}), addresses),
+        config.nodeName,
+        frozenset(config.listeners),
+    )

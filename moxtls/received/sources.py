@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
+from ipaddress import ip_network
 
-from moxtls.ipaddresses import IP, parseIP, parseNetwork
+from moxtls.ipaddresses import parseIP
 from moxtls.received.types import DMARCSource, RowOutcome
 
 #: Networks and names that a group lists.
@@ -307,13 +308,17 @@ def _isOwnHost(source: DMARCSource, name: str, own: OwnSenders, passed: bool) ->
     if not passed:
         # Anybody can have a neighbouring address, or a name that says so.
         return False
-    return isUnder(name, own.domain) or _contains(source.network, own.addresses)
+    return isUnder(name, own.domain) or source.network in _networks(own.addresses)
 
 
-def _contains(network: str, addresses: Iterable[str]) -> bool:
-    parsed = parseNetwork(network)
-    ips: Iterable[IP | None] = map(parseIP, addresses)
-    return parsed is not None and any(ip in parsed for ip in ips if ip is not None)
+@lru_cache(maxsize=16)
+def _networks(addresses: frozenset[str]) -> frozenset[str]:
+    """
+    The networks of addresses, as in L{DMARCSource.network}.
+    """
+    ips = filter(None, map(parseIP, addresses))
+    texts = (f"{ip}/{24 if ip.version == 4 else 48}" for ip in ips)
+    return frozenset(str(ip_network(text, strict=False)) for text in texts)
 
 
 def _service(source: DMARCSource, name: str, own: OwnSenders) -> KnownService | None:

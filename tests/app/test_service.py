@@ -333,8 +333,8 @@ class AuthenticationTests(ServerCase):
         [seen] = await history.certificates(0, now + DAY)
         [failed] = await history.failures(0, now + DAY)
         await ledger.stop()
-        self.assertEqual((seen.listener, seen.names), ("a", (HOSTNAME,)))
-        self.assertEqual((failed.listener, failed.count), ("a", 1))
+        self.assertEqual((seen.listener, seen.names), (f"{HOSTNAME}/a", (HOSTNAME,)))
+        self.assertEqual((failed.listener, failed.count), (f"{HOSTNAME}/a", 1))
         reason = "tls-remote-alert-48-unknown-certificate-authority"
         self.assertEqual(failed.reason, reason)
 

@@ -19,7 +19,12 @@ from tests.cli.commands import columns
 from tests.cli.network import NetworkCommandCase, reactor
 from tests.received.filling import Row, accept, aggregateReport, fill
 
-DOMAIN = '[Domains."example.org"]\n[Domains."empty.example"]\n'
+DOMAIN = """
+[Domains."example.org"]
+[Domains."empty.example"]
+[Listeners.mx]
+Port = 25
+"""
 DOCUMENT = Path(moxtls.__file__).parents[1] / "docs" / "received.rst"
 RECORD = '"v=DMARC1; p=none; rua=mailto:dmarc@example.org"'
 

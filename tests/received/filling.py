@@ -175,7 +175,14 @@ async def fill(ledger: Ledger, today: int) -> None:
     expiry = float((today - 4) * DAY)
     history = ledger.listenerHistory
     for since, until in ((today - 90, expiry), (today - 0.5, expiry + 90 * DAY)):
-        seen = CertificateSeen("mx", since * DAY, f"{since}", names, 0, until)
+        seen = CertificateSeen(
+            "mail.example.org/mx", since * DAY, f"{since}", names, 0, until
+        )
         await history.addCertificate(seen)
     hour = (today - 3) * DAY
-    await history.addFailures([HandshakeFailures("mx", hour, EXPIRED, 31)])
+    # Another node has failures of its own.
+    others = HandshakeFailures("mail2.example.org/mx", hour, EXPIRED, 77)
+    await history.addFailures([others])
+    await history.addFailures(
+        [HandshakeFailures("mail.example.org/mx", hour, EXPIRED, 31)]
+    )

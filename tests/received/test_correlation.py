@@ -8,7 +8,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from moxtls.dates import DAY, HOUR
 from moxtls.received.answers import failureReasons
-from moxtls.received.correlation import MAX_EVENTS, correlate
+from moxtls.received.correlation import (
+    MAX_EVENTS,
+    correlate,
+    listenerKey,
+    localListener,
+)
 from moxtls.received.types import CertificateSeen, HandshakeFailures, TLSFailureGroup
 
 #: 20 and 27 Nov 2026.
@@ -145,6 +150,30 @@ class CorrelateTests(SynchronousTestCase):
                 "tls-remote-alert-42-bad-certificate",
             ),
         )
+
+    def test_nodes(self) -> None:
+        """
+        Nodes share the history; listeners that were removed don't count.
+        """
+        for key, listener in [
+            ("n/mx", "mx"),
+            ("n/mx/a.example", "mx/a.example"),
+            ("other/mx", None),
+            ("n/old", None),
+            ("mx", None),
+        ]:
+            self.assertEqual(localListener(key, "n", {"mx"}), listener, key)
+        self.assertEqual(localListener(listenerKey("n", "mx"), "n", {"mx"}), "mx")
+
+    def test_removed(self) -> None:
+        """
+        A certificate for SNI may have been removed from the configuration; it is known
+        to have been in use only if another one replaced it.
+        """
+        old = seen(FIRST - 90, FIRST, listener="mx/a.example")
+        new = seen(LAST + 0.5, LAST + 90, listener="mx/a.example")
+        self.assertEqual(events("certificate-expired", old), ())
+        self.assertEqual(len(events("certificate-expired", old, new)), 1)
 
     def test_elsewhere(self) -> None:
         """

@@ -101,7 +101,7 @@ class RecorderTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(NOON)
         self.history = RecordedHistory()
-        self.recorder = ListenerRecorder(self.clock, self.clock, self.history)
+        self.recorder = ListenerRecorder(self.clock, self.clock, self.history, "n")
         self.observer = self.recorder.observer("mx")
 
     def alert(self, number: int = 45, count: int = 1) -> None:
@@ -136,9 +136,9 @@ class RecorderTests(SynchronousTestCase):
             self.history.counted,
             [
                 HandshakeFailures(
-                    "mx", NOON, "tls-remote-alert-45-expired-certificate", 3
+                    "n/mx", NOON, "tls-remote-alert-45-expired-certificate", 3
                 ),
-                HandshakeFailures("submission", NOON, "tls-record-header-error", 1),
+                HandshakeFailures("n/submission", NOON, "tls-record-header-error", 1),
             ],
         )
         self.clock.advance(INTERVAL)
@@ -227,7 +227,7 @@ class RecorderTests(SynchronousTestCase):
         self.observer.certificateUsed(one, False)
         self.recorder.startService()
         default, other = self.history.seen
-        self.assertEqual((default.listener, other.listener), ("mx", "mx/a.example"))
+        self.assertEqual((default.listener, other.listener), ("n/mx", "n/mx/a.example"))
         self.assertEqual(default.names, ("a.example", "b.example"))
         self.assertEqual((default.since, len(default.fingerprint)), (NOON, 64))
         self.assertLess(default.notBefore, default.notAfter)
@@ -240,7 +240,7 @@ class SocketTests(TestCase):
 
     def setUp(self) -> None:
         self.history = RecordedHistory()
-        self.recorder = ListenerRecorder(reactor, reactor, self.history)
+        self.recorder = ListenerRecorder(reactor, reactor, self.history, "n")
         self.folder = Path(self.mktemp())
         self.files = writeCertificate(self.folder, "one.example")
         self.context = ReloadingContext(*self.files, (), self.recorder.observer("mx"))

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from moxtls.config import parse
 from moxtls.dmarc.types import DMARCPolicy
 from moxtls.dns.memory import MemoryResolver
 from moxtls.dns.types import Answer, RRType
@@ -23,7 +24,7 @@ from moxtls.received.questions import (
     MAX_NAMES,
     Lookups,
     ReportQuestions,
-    ownSenders,
+    ownHost,
 )
 from moxtls.received.readiness import PublishedRecords
 from moxtls.tlsrpt.types import FailureDetail, ResultType
@@ -31,6 +32,14 @@ from tests.mtasts.fakes import FakeFetcher
 from tests.received.filling import Row, accept, aggregateReport
 
 DOMAIN = Domain("example.org")
+CONFIG = """
+Hostname = "mx.example.org"
+[Domains."example.org"]
+[Listeners.a]
+Port = 25
+Address = ["::", "192.0.2.1"]
+Service = "reception"
+"""
 ZONE: dict[Any, Any] = {
     ("_dmarc.example.org", RRType.TXT): ["v=DMARC1; p=reject; sp=none; rua=mailto:d@x"],
     ("_smtp._tls.example.org", RRType.TXT): ["v=TLSRPTv1; rua=mailto:t@x.example"],
@@ -81,7 +90,7 @@ class LookupTests(SynchronousTestCase):
             self.clock,
             ledger.received,
             ledger.listenerHistory,
-            ownSenders(Domain("mx.example.org"), {"::", "192.0.2.1"}),
+            ownHost(parse(CONFIG, "moxtls.toml")),
             None if resolver is None else Lookups(resolver, FakeFetcher(fetched)),
         )
 
