@@ -121,6 +121,12 @@ class DMARCRow(NamedTuple):
     messages: int
 
 
+#: Octets up to which a block isn't compressed, which would take as long as reading the
+#: report.
+_MAX_PLAIN = 64 * 1024
+_PLAIN, _PACKED = b"p", b"z"
+
+
 @dataclass(frozen=True, slots=True)
 class RowBlock:
     """
@@ -137,17 +143,20 @@ class RowBlock:
 
     def encode(self) -> bytes:
         """
-        Compress the block.
+        Encode the block, and compress it if it is large.
         """
         plain = marshal.dumps(([tuple(each) for each in self.rows], dict(self.details)))
-        return zlib.compress(plain, 1)
+        isLarge = len(plain) > _MAX_PLAIN
+        return _PACKED + zlib.compress(plain, 1) if isLarge else _PLAIN + plain
 
     @staticmethod
     def decode(data: bytes) -> RowBlock:
         """
         The inverse of L{encode}, for blocks made by this program.
         """
-        rows, details = marshal.loads(zlib.decompress(data))
+        view = memoryview(data)[1:]
+        plain = zlib.decompress(view) if data.startswith(_PACKED) else view
+        rows, details = marshal.loads(plain)
         return RowBlock([DMARCRow(*each) for each in rows], details)
 
 
