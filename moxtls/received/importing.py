@@ -28,21 +28,19 @@ from moxtls.received.types import (
     RefusedReport,
     Unreadable,
 )
-from moxtls.workers.batches import Batches
 from moxtls.workers.process import IWorkerReactor, NoWorker, Worker, WorkerLost
 
-#: Octets of one call to a worker: enough to make the cost of a call small.
+#: Octets of the inputs in one call to a worker: enough to make the cost of a call
+#: small.
 BATCH_SIZE = 128 * 1024
-#: An input counts as this many octets at least, which limits the inputs of a batch.
+#: An input counts as this many octets at least, which limits the inputs of a call.
 MIN_SIZE = BATCH_SIZE // 32
-#: Batches that a worker has at a time: it has the next one when it returns the first.
+#: Calls that a worker has at a time: it has the next one when it returns the first.
 PER_WORKER = 2
-#: Octets, counted likewise, of inputs that are being read.
-MAX_READING = 4 * 2**20
-#: Octets of reports that are being stored, and how many: the more there are, the more
-#: share a transaction.
+#: Octets of reports that are being stored, and how many: enough for a whole transaction
+#: to wait while another one is written.
 MAX_STORING = 32 * 2**20
-MAX_REPORTS = 1000
+MAX_REPORTS = 2500
 #: Domains without configuration that are named in the end.
 MAX_DOMAINS = 20
 #: Calls for an input during which the process ended.
@@ -109,16 +107,16 @@ class Importer:
         self._isConfigured = isConfigured
         self._refused = refused
         self._now = now
+        # Each worker as often as it takes another call.
         self._idle = [each for each in workers for _ in range(PER_WORKER)]
-        self._batches: Batches[Input, ReadResult] = Batches(
-            self._read, _weight, BATCH_SIZE, len(self._idle)
-        )
+        self._calls = len(self._idle)
+        self._batch: list[Input] = []
+        self._batchSize = 0
         self.counts = ImportCounts()
         self.octets = 0
-        # The sum of L{_weight}.
-        self._reading = 0
-        self._storing = 0
+        # Reports that are being stored, and their octets.
         self._reports = 0
+        self._storing = 0
         self._failure: Failure | None = None
         self._waiting: Deferred[None] | None = None
 
@@ -131,15 +129,11 @@ class Importer:
         if isinstance(found, Unreadable):
             self._refuse(found.name, found.reason)
             return
-        weight = _weight(found)
-        await self._until(lambda: self._hasRoom(weight))
-        self._reading += weight
-        reading = self._batches.put(found)
-        reading.addCallbacks(
-            self._wasRead, self._failed, callbackArgs=(found,), errbackArgs=()
-        )
-        reading.addErrback(self._failed)
-        reading.addBoth(self._ended, found, weight)
+        size = _sizeOf(found)
+        if self._batchSize + size > BATCH_SIZE:
+            await self._begin()
+        self._batch.append(found)
+        self._batchSize += size
 
     async def finish(self) -> None:
         """
@@ -147,12 +141,22 @@ class Importer:
 
         @raise Exception: A report couldn't be stored.
         """
-        await self._until(lambda: not self._reading and not self._reports)
+        if self._batch:
+            await self._begin()
+        await self._until(lambda: len(self._idle) == self._calls and not self._reports)
 
-    def _hasRoom(self, weight: int) -> bool:
+    async def _begin(self) -> None:
+        """
+        Begin to read the inputs that wait, once a worker can take them.
+        """
+        await self._until(self._hasRoom)
+        batch, self._batch, self._batchSize = self._batch, [], 0
+        reading = Deferred.fromCoroutine(self._readBatch(self._idle.pop(), batch))
+        reading.addErrback(self._failed)
+
+    def _hasRoom(self) -> bool:
         isFull = self._storing > MAX_STORING or self._reports > MAX_REPORTS
-        isTooMuch = self._reading and self._reading + weight > MAX_READING
-        return not isFull and not isTooMuch
+        return bool(self._idle) and not isFull
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while self._failure is None and not condition():
@@ -168,27 +172,27 @@ class Importer:
 
     def _failed(self, failure: Failure) -> None:
         self._failure = self._failure or failure
-
-    def _ended(self, result: None, found: Input, weight: int) -> None:
-        self._reading -= weight
-        self.octets += found.octets
         self._wake()
 
     # --- reading --------------------------------------------------------------------
 
-    def _read(self, batch: list[Input]) -> Deferred[Sequence[ReadResult | Exception]]:
-        return Deferred.fromCoroutine(self._readBatch(batch))
+    async def _readBatch(self, worker: Worker, batch: list[Input]) -> None:
+        try:
+            results = await self._read(worker, batch)
+            for result, found in zip(results, batch, strict=True):
+                self._wasRead(result, found)
+                self.octets += found.octets
+        finally:
+            self._idle.append(worker)
+        self._wake()
 
-    async def _readBatch(self, batch: list[Input]) -> Sequence[ReadResult | Exception]:
-        worker = self._idle.pop()
+    async def _read(self, worker: Worker, batch: list[Input]) -> list[ReadResult]:
         try:
             return await worker.call(readInputs, _arguments(batch))
         except NoWorker:
             raise
         except WorkerLost:
             return [await self._readAlone(worker, each) for each in batch]
-        finally:
-            self._idle.append(worker)
 
     async def _readAlone(self, worker: Worker, found: Input) -> ReadResult:
         """
@@ -258,8 +262,8 @@ def _isOtherMail(result: ReadResult) -> bool:
     )
 
 
-def _weight(found: Input) -> int:
-    # A file that is left to the worker is a batch of its own.
+def _sizeOf(found: Input) -> int:
+    # A file that is left to the worker has a call of its own.
     isHere = isinstance(found.source, bytes)
     return max(len(found.source), MIN_SIZE) if isHere else BATCH_SIZE
 

@@ -69,6 +69,8 @@ _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 MAX_LINE = 2**16
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DOCUMENTS = (b".xml", b".json", b".gz")
+#: RFC 9990 3.5.2, RFC 8460 5.1.
+_REPORTS = (".xml.gz", ".json.gz")
 #: What readers of archives raise for damaged ones.
 _DAMAGED = (
     EOFError,
@@ -204,6 +206,10 @@ def _inFile(path: str, isMail: bool) -> Generator[Found]:
             size = len(start)
             if size > SMALL:
                 size = os.fstat(file.fileno()).st_size
+            if size <= SMALL and _isPlain(start, path):
+                # As most are: what follows takes more time.
+                yield Input(path, start, size, isMail)
+                return
             content = _Content(start, file, size, target, random=file)
             yield from _Expansion(content).inputs(path, isMail)
     except (OSError, ValueError) as error:
@@ -363,6 +369,15 @@ def _isStream(start: bytes) -> bool:
     True for a mailbox and for a tar archive, which are read as streams.
     """
     return start.startswith(_MBOX) or start[257:262] == _TAR
+
+
+def _isPlain(start: bytes, name: str) -> bool:
+    """
+    True if a file certainly isn't a collection.
+    """
+    if start.startswith(_GZIP):
+        return name.endswith(_REPORTS)
+    return not start.startswith((_ZIP, *_COMPRESSED)) and not _isStream(start)
 
 
 def _gzipHead(data: bytes) -> bytes:

@@ -140,14 +140,16 @@ class ImporterTests(TestCase):
 
     async def test_room(self) -> None:
         """
-        No more inputs are read than fit into memory; a larger one is read alone.
+        No more inputs are read than fit into the calls to the processes.
         """
-        self.patch(importing, "MAX_READING", importing.MIN_SIZE)
-        words = ("a", "b" * 10_000, "c")
+        self.patch(importing, "BATCH_SIZE", importing.MIN_SIZE)
+        words = [f"w{number}" for number in range(6)]
         for number, word in enumerate(words):
-            found = Input(word, word.encode(), 1)
-            putting = Deferred.fromCoroutine(self.importer.put(found))
-            self.assertEqual(putting.called, number == 0)
+            putting = Deferred.fromCoroutine(
+                self.importer.put(Input(word, word.encode(), 1))
+            )
+            # Two processes have two calls each, and one more input is waiting.
+            self.assertEqual(putting.called, number < 5)
             await putting
         await self.importer.finish()
         self.assertEqual(set(self.stored()), set(words))
@@ -156,6 +158,7 @@ class ImporterTests(TestCase):
         """
         Reading waits for the store.
         """
+        self.patch(importing, "BATCH_SIZE", importing.MIN_SIZE)
         self.patch(importing, "MAX_REPORTS", 1)
         adding: list[Deferred[AddResult]] = []
 
@@ -165,32 +168,37 @@ class ImporterTests(TestCase):
 
         self.patch(self.store, "add", add)
         await self.importer.put(Input("a", b"a b", 1))
+        await self.importer.put(Input("c", b"c", 1))
         while len(adding) < 2:
             await self.wait()
-        waiting = Deferred.fromCoroutine(self.importer.put(Input("c", b"c", 1)))
+        waiting = Deferred.fromCoroutine(self.importer.put(Input("d", b"d", 1)))
         self.assertFalse(waiting.called)
         adding[0].callback(AddResult.STORED)
         await waiting
         adding[1].callback(AddResult.VARIANT)
-        while len(adding) < 3:
-            await self.wait()
-        adding[2].callback(AddResult.STORED)
-        await self.importer.finish()
+        finishing = Deferred.fromCoroutine(self.importer.finish())
+        for number in (2, 3):
+            while len(adding) <= number:
+                await self.wait()
+            adding[number].callback(AddResult.STORED)
+        await finishing
         self.assertEqual(
-            self.importer.counts.results, {AddResult.STORED: 2, AddResult.VARIANT: 1}
+            self.importer.counts.results, {AddResult.STORED: 3, AddResult.VARIANT: 1}
         )
 
     async def test_interrupted(self) -> None:
         """
         After waiting for room was cancelled, what was put in is stored.
         """
-        self.patch(importing, "MAX_READING", importing.MIN_SIZE)
-        await self.importer.put(Input("a", b"a", 1))
-        waiting = Deferred.fromCoroutine(self.importer.put(Input("b", b"b", 1)))
+        self.patch(importing, "BATCH_SIZE", importing.MIN_SIZE)
+        words = [f"w{number}" for number in range(5)]
+        for word in words:
+            await self.importer.put(Input(word, word.encode(), 1))
+        waiting = Deferred.fromCoroutine(self.importer.put(Input("x", b"x", 1)))
         waiting.cancel()
         await self.assertFailure(waiting, CancelledError)
         await self.importer.finish()
-        self.assertEqual(set(self.stored()), {"a"})
+        self.assertEqual(set(self.stored()), set(words))
 
     async def test_undecodable(self) -> None:
         """
