@@ -9,7 +9,7 @@ Commands and pages show the same values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 
@@ -169,6 +169,10 @@ def answerTLS(
     @param reasons: From L{failureReasons}.
     """
     counts = _tlsDays(days)
+    reasons = [
+        replace(each, explanation=each.explanation.about(domain, (*each.hosts, "")[0]))
+        for each in reasons
+    ]
     return TLSAnswer(
         domain,
         first,

@@ -112,7 +112,8 @@ def _describePolicy(
         explanation = explain(failure.resultType, failure.reasonCode)
         if isExplained and explanation.title not in explained:
             explained.add(explanation.title)
-            yield f"    {explanation.title}: {explanation.remedy}"
+            remedy = explanation.about(policy.domain, failure.mxHostname).remedy
+            yield f"    {explanation.title}: {remedy}"
     yield from _rest(len(ordered) - MAX_ROWS, "failures", showAll, "  ")
 
 

@@ -29,6 +29,8 @@ class Explanation:
     @ivar meaning: What happened, as a sentence.
     @ivar causes: Phrases, the most likely first.
     @ivar remedy: What to do, and the command that shows more.
+
+    C{DOMAIN} and C{HOST} stand for names; see L{about}.
     """
 
     title: str
@@ -36,7 +38,30 @@ class Explanation:
     causes: tuple[str, ...]
     remedy: str
 
+    def about(self, domain: str, host: str) -> Explanation:
+        """
+        The same with names filled in.  Only host names are: commands are copied into
+        shells, and others wrote the report.
 
+        @param domain: The policy domain.
+        @param host: The MX host; may be empty.
+        """
+
+        def filled(text: str) -> str:
+            for word, name in (("DOMAIN", domain), ("HOST", host)):
+                if _HOST_NAME.match(name):
+                    text = text.replace(word, name)
+            return text
+
+        return Explanation(
+            self.title,
+            self.meaning,
+            tuple(map(filled, self.causes)),
+            filled(self.remedy),
+        )
+
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}\Z")
 _SHOW = "openssl s_client -starttls smtp -connect HOST:25"
 _FETCH = "curl -v https://mta-sts.DOMAIN/.well-known/mta-sts.txt"
 

@@ -170,6 +170,20 @@ class ExplainTests(SynchronousTestCase):
             self.assertTrue(each.meaning.endswith("."), each.title)
             self.assertFalse(each.title.endswith("."), each.title)
 
+    def test_names(self) -> None:
+        """
+        Commands have the names of the domain and host; but never what only a shell
+        would take for more than a name.
+        """
+        found = explain("sts-policy-fetch-error").about("example.org", "")
+        self.assertIn("https://mta-sts.example.org/.well-known", found.remedy)
+        self.assertIn("mta-sts.example.org has no address", found.causes)
+        found = explain("starttls-not-supported").about("", "mx.example.org")
+        self.assertIn("-connect mx.example.org:25", found.remedy)
+        for host in ("x; id", "$(id)", "-x", "a\nb", "", "x" * 300, "`id`", "a b"):
+            found = explain("starttls-not-supported").about(host, host)
+            self.assertIn("-connect HOST:25", found.remedy)
+
     @given(st.text(max_size=40), st.text(max_size=2 * MAX_CODE))
     def test_anything(self, resultType: str, code: str) -> None:
         """
