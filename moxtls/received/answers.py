@@ -8,7 +8,7 @@ Commands and pages show the same values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
@@ -301,12 +301,14 @@ def answerDMARC(
     last: int,
     days: Iterable[DMARCDay],
     sources: Sequence[SourceGroup],
+    recent: Sequence[SourceGroup],
     reporters: Sequence[Reporter],
     isEnforced: bool = False,
 ) -> DMARCAnswer:
     """
     Answer from the store's values about C{domain} and the days C{first} to C{last}.
 
+    @param recent: The groups of the days from L{recentDays}.
     @param isEnforced: True if the domain publishes C{p=quarantine} or C{p=reject}.
     """
     counts = dmarcDays(days)
@@ -314,7 +316,7 @@ def answerDMARC(
         domain,
         first,
         last,
-        _concludeDMARC(domain, counts, sources, isEnforced),
+        _concludeDMARC(domain, counts, sources, recent, isEnforced),
         sum(each.total for each in counts),
         sum(each.failed for each in counts),
         counts,
@@ -354,10 +356,20 @@ def dmarcDays(days: Iterable[DMARCDay]) -> tuple[DayCount, ...]:
     )
 
 
+def recentDays(days: Sequence[DMARCDay]) -> tuple[int, int]:
+    """
+    The first and last of the days that decide whether something is over.
+
+    @param days: By day; not empty.
+    """
+    return days[-1].day - OVER_AFTER + 1, days[-1].day
+
+
 def _concludeDMARC(
     domain: str,
     days: Sequence[DayCount],
     sources: Sequence[SourceGroup],
+    recent: Sequence[SourceGroup],
     isEnforced: bool,
 ) -> Conclusion:
     total = sum(each.total for each in days)
@@ -371,36 +383,44 @@ def _concludeDMARC(
             f"{count(len(sources), 'source')} passed DMARC",
         )
     what = f"{number(failed)} of {count(total, 'message')} failed DMARC"
-    latest = days[-1].day
-    failing = [
-        each
-        for each in sources
-        if each.failed and latest - (each.lastFailure or 0) < OVER_AFTER
-    ]
-    own = [each for each in failing if isOwn(each)]
-    if own:
-        verdict = _grade(
-            sum(each.failed for each in own),
-            sum(each.messages for each in sources if isOwn(each)),
-            [DayCount(latest, each.passed, each.failed) for each in own],
-        )
+    whole = {(each.kind, each.name): each for each in sources}
+    failing = [each for each in recent if each.failed]
+    # Whether a service is the domain's own is known from the whole span.
+    own = [each for each in recent if isOwn(whole.get((each.kind, each.name), each))]
+    ownFailing = [each for each in own if each.failed]
+    if ownFailing:
+        counts = [DayCount(0, each.passed, each.failed) for each in own]
+        ofOwn = sum(each.messages for each in own)
+        verdict = _grade(sum(each.failed for each in own), ofOwn, counts)
         if verdict is not Verdict.FINE:
-            return _failing(verdict, what, own, domain)
-    others = [each for each in failing if each.kind is not SourceKind.FORWARDER]
-    strangers = sum(each.failed for each in others)
-    if strangers > NORMAL_SHARE * total and not isEnforced:
-        return _failing(Verdict.LOOK, what, others, domain)
+            return _failing(verdict, what, ownFailing, whole, domain)
+    # Forged mail is kept out if the policy is enforced; but then so is that of a service
+    # which was never set up.
+    kinds = {SourceKind.SERVICE} | (set() if isEnforced else {SourceKind.UNKNOWN})
+    others = [each for each in failing if each.kind in kinds]
+    ofAll = sum(each.messages for each in recent)
+    if sum(each.failed for each in others) > NORMAL_SHARE * ofAll:
+        return _failing(Verdict.LOOK, what, others, whole, domain)
     if not failing:
         return Conclusion(Verdict.FINE, f"{what}, none of them lately")
     return Conclusion(Verdict.FINE, f"{what}, none of them from your own senders")
 
 
 def _failing(
-    verdict: Verdict, what: str, groups: Sequence[SourceGroup], domain: str
+    verdict: Verdict,
+    what: str,
+    groups: Sequence[SourceGroup],
+    whole: Mapping[tuple[SourceKind, str], SourceGroup],
+    domain: str,
 ) -> Conclusion:
+    """
+    @param groups: Those that fail lately.
+    @param whole: All groups in the whole span.
+    """
     main = groups[0]
     more = f" and {count(len(groups) - 1, 'other')}" if groups[1:] else ""
-    firsts = [each.firstFailure for each in groups if each.firstFailure is not None]
+    earlier = [whole.get((each.kind, each.name), each) for each in groups]
+    firsts = [each.firstFailure for each in earlier if each.firstFailure is not None]
     return Conclusion(
         verdict,
         f"{what}: {kindName(main.kind)} {main.name}{more}",

@@ -38,6 +38,7 @@ from moxtls.received.answers import (
     answerDMARC,
     answerTLS,
     failureReasons,
+    recentDays,
 )
 from moxtls.received.correlation import correlate, localListener
 from moxtls.received.interfaces import IListenerHistory, IReceivedReportStore
@@ -182,6 +183,10 @@ class ReportQuestions:
         """
         name, store = domain.ascii, self._store
         sources = await store.dmarcSources(name, first, last, MAX_SOURCES)
+        days = await store.dmarcDays(name, first, last)
+        recent: tuple[DMARCSource, ...] = ()
+        if days:
+            recent = await store.dmarcSources(name, *recentDays(days), MAX_SOURCES)
         published = published or await self.published(domain)
         own = replace(await self._ownHosts(), domain=name)
         names = await self._namesOf(sources)
@@ -189,8 +194,9 @@ class ReportQuestions:
             name,
             first,
             last,
-            await store.dmarcDays(name, first, last),
+            days,
             groupSources(sources, own, names, self._organizational),
+            groupSources(recent, own, names, self._organizational),
             await store.reporters(
                 ReceivedKind.DMARC, name, first, last, MAX_ASKED_REPORTERS
             ),

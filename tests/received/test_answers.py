@@ -167,16 +167,31 @@ def group(
     return found
 
 
-def dmarc(*groups: SourceGroup, isEnforced: bool = False) -> Conclusion:
+def dmarc(
+    *groups: SourceGroup,
+    isEnforced: bool = False,
+    recent: Sequence[SourceGroup] | None = None,
+) -> Conclusion:
     """
     The conclusion about one day with messages of C{groups}.
+
+    @param recent: Those of the latest days, if they are others.
     """
     days = [
         DMARCDay(DAY, RowOutcome.DKIM, sum(each.passed for each in groups)),
         DMARCDay(DAY, RowOutcome.NONE, sum(each.failed for each in groups)),
     ]
     days = [each for each in days if each.messages]
-    answer = answerDMARC("example.org", DAY, DAY, days, groups, [GOOGLE], isEnforced)
+    answer = answerDMARC(
+        "example.org",
+        DAY,
+        DAY,
+        days,
+        groups,
+        groups if recent is None else recent,
+        [GOOGLE],
+        isEnforced,
+    )
     return answer.conclusion
 
 
@@ -214,6 +229,17 @@ class DMARCTests(SynchronousTestCase):
                 BROKEN,
                 "12 of 100 messages failed DMARC: service Service",
             ),
+            # Broken lately, whatever the share in the whole span.
+            (
+                dmarc(group(ours, 50, 4950), recent=[group(ours, 50, 50)]),
+                BROKEN,
+                "50 of 5,000 messages failed DMARC: own Ours",
+            ),
+            (
+                dmarc(group(service, 50, 50), recent=[group(service, 50)]),
+                BROKEN,
+                "50 of 100 messages failed DMARC: service Service",
+            ),
             # Perhaps somebody else's.
             (
                 dmarc(group(service, 50), group(ours, 0, 50)),
@@ -230,13 +256,19 @@ class DMARCTests(SynchronousTestCase):
                 FINE,
                 "50 of 100 messages failed DMARC, none of them from your own senders",
             ),
+            # Its mail may be lost.
+            (
+                dmarc(group(service, 50), group(ours, 0, 50), isEnforced=True),
+                LOOK,
+                "50 of 100 messages failed DMARC: service Service",
+            ),
             (
                 dmarc(group(forwarder, 50), group(ours, 0, 50)),
                 FINE,
                 "50 of 100 messages failed DMARC, none of them from your own senders",
             ),
             (
-                dmarc(group(ours, 50, 50, DAY - 20)),
+                dmarc(group(ours, 50, 50, DAY - 20), recent=[group(ours, 0, 9)]),
                 FINE,
                 "50 of 100 messages failed DMARC, none of them lately",
             ),
@@ -255,7 +287,7 @@ class DMARCTests(SynchronousTestCase):
             DMARCDay(DAY, RowOutcome.REJECT, 2),
             DMARCDay(DAY, RowOutcome.NONE, 1),
         ]
-        answer = answerDMARC("example.org", DAY - 1, DAY, days, [], [])
+        answer = answerDMARC("example.org", DAY - 1, DAY, days, [], [], [])
         self.assertEqual((answer.total, answer.failed), (15, 3))
         before, today = answer.days
         self.assertEqual((before.day, before.total, before.dkim), (DAY - 1, 7, 7))

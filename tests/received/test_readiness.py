@@ -118,7 +118,9 @@ def dmarc(*groups: SourceGroup, days: int = 31, reporters: int = 2) -> DMARCAnsw
         DMARCDay(n, RowOutcome.DKIM, passed if n == 0 else 0) for n in range(days)
     ]
     counts.append(DMARCDay(0, RowOutcome.NONE, sum(each.failed for each in groups)))
-    return answerDMARC("example.org", 0, 30, counts, groups, REPORTERS[:reporters])
+    return answerDMARC(
+        "example.org", 0, 30, counts, groups, groups, REPORTERS[:reporters]
+    )
 
 
 class EnforceTests(SynchronousTestCase):
