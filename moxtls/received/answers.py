@@ -394,8 +394,8 @@ def _concludeDMARC(
         verdict = _grade(sum(each.failed for each in own), ofOwn, counts)
         if verdict is not Verdict.FINE:
             return _failing(verdict, what, ownFailing, whole, domain)
-    # Forged mail is kept out if the policy is enforced; but then so is that of a service
-    # which was never set up.
+    # If the policy is enforced, forged mail is kept out; but then so is that of a
+    # service which was never set up.
     kinds = {SourceKind.SERVICE} | (set() if isEnforced else {SourceKind.UNKNOWN})
     others = [each for each in failing if each.kind in kinds]
     ofAll = sum(each.messages for each in recent)
