@@ -40,6 +40,8 @@ MAX_ELEMENTS_EACH = 200
 MAX_REPAIRS = 1_000_000
 #: Characters of a text in the head.
 MAX_TEXT = 4096
+#: Errors, and elements of a published policy, that are kept.
+MAX_ENTRIES = 100
 #: RFC 9990 has no limit; no larger number of messages is plausible.
 MAX_COUNT = 10**12
 #: Unix seconds: the year 9999.
@@ -309,14 +311,14 @@ class _Reader:
         self.head: dict[str, Element] = {}
         self._take = take
         self._records = 0
-        self._elements = 0
+        self._tags = 0
         self._isRepaired = False
         self._repairs = 0
 
     def read(self, piece: _Piece) -> None:
-        self._elements += piece.text.count("</") + piece.text.count("/>")
+        self._tags += piece.text.count("<")
         most = MAX_ELEMENTS + self._records * MAX_ELEMENTS_EACH
-        if self._elements > most:
+        if self._tags > 2 * most:
             _refuse(f"line {piece.line + 1}", f"more than {most} elements")
         for element in self._parsed(piece):
             if element.tag == "record":
@@ -382,12 +384,12 @@ def _aggregate(reader: _Reader) -> ReceivedAggregateReport:
         reportID=_say(metadata, "report_id"),
         start=_second(metadata, "begin"),
         end=_second(metadata, "end"),
-        errors=tuple(map(_checked, metadata.findall("error"))),
+        errors=tuple(map(_checked, metadata.findall("error")[:MAX_ENTRIES])),
         generator=_say(metadata, "generator"),
         domain=domain,
         published=tuple(
-            (each.tag, _checked(each))
-            for each in published
+            (each.tag[:MAX_TEXT], _checked(each))
+            for each in published[:MAX_ENTRIES]
             if not len(each) and each.tag != "domain"
         ),
         records=(),

@@ -246,7 +246,7 @@ class ParseTests(SynchronousTestCase):
         for text in (blank + WHOLE, WHOLE.replace("<row>", f"{blank}<row>")):
             with self.assertRaises(MalformedReport):
                 parseAggregateReport(text.encode())
-        crowded = RECORD.replace("<reason>", "<a/>" * 300 + "<reason>", 1)
+        crowded = RECORD.replace("<reason>", "<a/>" * 600 + "<reason>", 1)
         with self.assertRaisesRegex(MalformedReport, "more than [0-9]+ elements"):
             parseAggregateReport(REPORT.format(records=crowded * 500).encode())
         self.patch(parse, "MAX_RECORDS", 2)
