@@ -23,7 +23,7 @@ BENCHMARKS = {
     "spf": "SPF checks",
     "dkim": "DKIM signatures verified",
     "mailbox": "messages stored in mailboxes",
-    "received": "received reports read",
+    "received": "received reports read and imported",
 }
 
 
