@@ -67,6 +67,10 @@ from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.workers.process import IWorkerReactor, Worker
 
+#: Thresholds of the garbage collector. Many connections have more live objects than
+#: Python's default threshold of 700, and none of them is garbage: collecting took a
+#: twentieth of the time of a message.
+GARBAGE = (10_000, 20, 20)
 #: Seconds for which an unreachable host isn't dialed again.
 HOST_PAUSE = 60.0
 

@@ -17,7 +17,13 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from moxtls.app.build import Components, IReactor, asConfigErrors, newID
+from moxtls.app.build import (
+    GARBAGE,
+    Components,
+    IReactor,
+    asConfigErrors,
+    newID,
+)
 from moxtls.app.configfiles import ConfigFiles, faultsOf
 from moxtls.app.mail import InboundServices, MailboxStores, makeQueue
 from moxtls.app.ports import IListenerFactory, ListenerPorts, PortUnavailable
@@ -45,11 +51,6 @@ from moxtls.smtp.server.interfaces import IMessageDelivery, ListenerSettings
 from moxtls.smtp.server.state import ServerSettings
 
 Stop = Callable[[], Deferred[None]]
-
-#: Thresholds of the garbage collector. Many connections have more live objects than
-#: Python's default threshold of 700, and none of them is garbage: collecting took a
-#: twentieth of the time of a message.
-GARBAGE = (10_000, 20, 20)
 
 
 class Server(Service):

@@ -6,6 +6,7 @@ C{moxtls report import}: stores reports from files, folders, mailboxes and archi
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 from contextlib import aclosing, closing
 from dataclasses import dataclass
@@ -63,8 +64,10 @@ async def run(shell: Shell, arguments: argparse.Namespace) -> int:
     Import everything, and print a summary.  After an interrupt, what was read until
     then is stored.
     """
+    from moxtls.app.build import GARBAGE
     from moxtls.received.importing import Importer, startWorkers
 
+    gc.set_threshold(*GARBAGE)
     sources = [_Mailbox.of(each, arguments) or each for each in arguments.paths]
     ledger = await shell.ledger(make=True, isThreaded=True)
 
