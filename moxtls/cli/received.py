@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.cli.test_received -*-
 """
-C{moxtls report list}, C{show}, C{raw} and C{export}: reports of other hosts.
+C{moxtls report list}, C{show} and C{raw}: reports of other hosts.
 
 In JSON, reports have the field names of the RFCs, whatever their format was; times are
 those of RFC 3339.  docs/received.rst has the fields.
@@ -9,8 +9,6 @@ those of RFC 3339.  docs/received.rst has the fields.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import zlib
 from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -38,10 +36,7 @@ from moxtls.received.read import ReceivedReport, parseRaw, receivedReports
 from moxtls.received.types import (
     ReceivedKind,
     ReportFilter,
-    RowOutcome,
-    StoredDMARCRow,
     StoredReport,
-    TLSRow,
     Unreadable,
 )
 from moxtls.tlsrpt.parse import MalformedReport, escapeUnprintable
@@ -70,47 +65,12 @@ LIST_JSON = (
     "Format",
     "Size",
 )
-TLS_COLUMNS = (
-    "report",
-    "organization",
-    "day",
-    "policy_domain",
-    "policy_type",
-    "succeeded",
-    "failed",
-    "result_type",
-    "reason_code",
-    "sending_ip",
-    "mx_host",
-    "receiving_ip",
-    "sessions",
-)
-DMARC_COLUMNS = (
-    "report",
-    "organization",
-    "day",
-    "domain",
-    "source_ip",
-    "messages",
-    "passed",
-    "disposition",
-    "dkim_aligned",
-    "spf_aligned",
-    "header_from",
-    "envelope_from",
-    "envelope_to",
-    "dkim",
-    "spf",
-    "reasons",
-)
 #: The file name that stands for standard input.
 STDIN = "-"
 #: Octets of a raw report that are decompressed at a time.
 CHUNK = 64 * 1024
 
 _GZIP = zlib.MAX_WBITS + 16
-# Spreadsheets take a text that begins with one of these for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def addVerbs(verbs: Any) -> None:
@@ -123,7 +83,7 @@ def addVerbs(verbs: Any) -> None:
         choices=[str(each) for each in ReceivedKind],
         help="only reports of this kind",
     )
-    _addFilters(listing, "only reports with failures")
+    addFilters(listing, "only reports with failures")
     listing.add_argument(
         "--refused", action="store_true", help="only reports that were not accepted"
     )
@@ -151,15 +111,14 @@ def addVerbs(verbs: Any) -> None:
     raw = addCommand(verbs, "raw", "print a stored report as it was received")
     raw.add_argument("id", type=_positive, metavar="ID", help="its number")
     raw.set_defaults(run=_raw)
-    export = addCommand(
-        verbs, "export", "print the rows of reports as CSV, or one JSON object a line"
-    )
-    export.add_argument("kind", choices=("tls", "dmarc"), help="the kind of reports")
-    _addFilters(export, "only rows that failed")
-    export.set_defaults(run=_export)
 
 
-def _addFilters(verb: argparse.ArgumentParser, failures: str) -> None:
+def addFilters(verb: argparse.ArgumentParser, failures: str) -> None:
+    """
+    Add the arguments for L{reportFilter}.
+
+    @param failures: The help text of C{--failures}.
+    """
     verb.add_argument(
         "--domain",
         type=domainArgument,
@@ -187,9 +146,12 @@ def _positive(text: str) -> int:
     return int(text[:19])
 
 
-def _filter(
+def reportFilter(
     arguments: argparse.Namespace, kind: str | None, refused: bool = False
 ) -> ReportFilter:
+    """
+    The conditions in the arguments of a command.
+    """
     return ReportFilter(
         ReceivedKind(kind) if kind else None,
         arguments.domain.ascii if arguments.domain else "",
@@ -205,7 +167,10 @@ def _dayNumber(day: date | None) -> int | None:
     return None if day is None else midnight(day) // DAY
 
 
-async def _store(shell: Shell) -> IReceivedReportStore:
+async def reportStore(shell: Shell) -> IReceivedReportStore:
+    """
+    The store of received reports.
+    """
     return (await shell.ledger()).received
 
 
@@ -213,8 +178,8 @@ async def _store(shell: Shell) -> IReceivedReportStore:
 
 
 async def _list(shell: Shell, arguments: argparse.Namespace) -> int:
-    store = await _store(shell)
-    filter = _filter(arguments, arguments.kind, arguments.refused)
+    store = await reportStore(shell)
+    filter = reportFilter(arguments, arguments.kind, arguments.refused)
     isFiltered = filter != ReportFilter()
     listing = shell.output.listing(
         LIST_JSON if arguments.json else LIST,
@@ -382,7 +347,7 @@ def _inFile(shell: Shell, file: str) -> Iterator[ReceivedReport | Unreadable]:
 async def _stored(
     shell: Shell, word: str
 ) -> tuple[dict[str, object], ReceivedReport | None]:
-    store = await _store(shell)
+    store = await reportStore(shell)
     number = int(word[:19])
     found = await store.get(number) if 0 < number < 2**63 else None
     if found is None:
@@ -419,7 +384,7 @@ def _arrival(about: dict[str, object]) -> Iterator[str]:
 
 
 async def _raw(shell: Shell, arguments: argparse.Namespace) -> int:
-    store = await _store(shell)
+    store = await reportStore(shell)
     if await store.get(arguments.id) is None:
         raise CommandError(f"there is no report {arguments.id}")
     raw = await store.raw(arguments.id)
@@ -451,118 +416,3 @@ def _rawWriter(shell: Shell) -> Callable[[bytes], object]:
         stdout.write("\n".join(map(escapeUnprintable, text.split("\n"))))
 
     return escaped
-
-
-# --- export ---------------------------------------------------------------------------
-
-
-async def _export(shell: Shell, arguments: argparse.Namespace) -> int:
-    store, filter = await _store(shell), _filter(arguments, arguments.kind)
-    isTLS = arguments.kind == "tls"
-    write = _rowWriter(shell, TLS_COLUMNS if isTLS else DMARC_COLUMNS)
-
-    def tlsRows(last: TLSRow | None, most: int) -> Deferred[tuple[TLSRow, ...]]:
-        return store.tlsRows(filter, most, last)
-
-    def dmarcRows(
-        last: StoredDMARCRow | None, most: int
-    ) -> Deferred[tuple[StoredDMARCRow, ...]]:
-        return store.dmarcRows(filter, most, last)
-
-    if isTLS:
-        async for each in paged(tlsRows):
-            for row in tlsExport(each, filter.onlyFailures):
-                write(row)
-    else:
-        async for one in paged(dmarcRows):
-            write(dmarcExport(one))
-    return 0
-
-
-def _rowWriter(
-    shell: Shell, columns: Sequence[str]
-) -> Callable[[Sequence[object]], None]:
-    stdout = shell.output.stdout
-    if shell.output.asJSON:
-
-        def writeJSON(row: Sequence[object]) -> None:
-            stdout.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
-
-        return writeJSON
-    writer = csv.writer(stdout)
-    writer.writerow(columns)
-    return lambda row: writer.writerow(map(csvCell, row))
-
-
-def csvCell(value: object) -> str:
-    """
-    A cell that no spreadsheet takes for a formula, nor a terminal for a command.
-    """
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return str(value)
-    if value is None:
-        return ""
-    text = str(value)
-    if isinstance(value, list | tuple):
-        text = "; ".join(" ".join(filter(None, map(str, each))) for each in value)
-    isFormula = text.lstrip(" ").startswith(_FORMULA)
-    return escapeUnprintable(f"'{text}" if isFormula else text)
-
-
-def tlsExport(row: TLSRow, onlyFailures: bool) -> Iterator[tuple[object, ...]]:
-    """
-    The rows for a policy: one with the counts of the policy, and one for each of its
-    failure details.
-
-    @param onlyFailures: Leave out the first if there are no failures.
-    """
-    policy = row.policy
-    start = (
-        row.report,
-        row.organization,
-        str(dayOfNumber(row.day)),
-        policy.domain,
-        policy.type,
-    )
-    if policy.failed or not onlyFailures:
-        yield (*start, policy.succeeded, policy.failed, *(None,) * 6)
-    for each in policy.failures:
-        yield (
-            *start,
-            None,
-            None,
-            each.resultType,
-            each.reasonCode,
-            each.sendingIP,
-            each.mxHostname,
-            each.receivingIP,
-            each.count,
-        )
-
-
-def dmarcExport(row: StoredDMARCRow) -> tuple[object, ...]:
-    """
-    The row for a stored one.
-    """
-    detail = json.loads(row.detail) if row.detail else {}
-    outcome = RowOutcome(row.outcome)
-    return (
-        row.report,
-        row.organization,
-        str(dayOfNumber(row.day)),
-        row.domain,
-        row.source,
-        row.messages,
-        outcome.passed,
-        outcome.disposition,
-        bool(outcome & RowOutcome.DKIM),
-        bool(outcome & RowOutcome.SPF),
-        detail.get("header_from", ""),
-        detail.get("envelope_from", ""),
-        detail.get("envelope_to", ""),
-        detail.get("dkim", []),
-        detail.get("spf", []),
-        detail.get("reasons", []),
-    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from moxtls.cli import importing
+from moxtls.cli import export, importing
 from moxtls.cli.documents import document
 from moxtls.cli.pages import paged
 from moxtls.cli.received import addVerbs
@@ -90,6 +90,7 @@ def add(commands: Any) -> None:
             "go into another report",
         )
     addVerbs(verbs)
+    export.add(verbs)
     importing.add(verbs)
 
 

@@ -1,5 +1,5 @@
 """
-Tests for L{moxtls.cli.received}.
+Tests for L{moxtls.cli.received} and L{moxtls.cli.export}.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from moxtls.app.build import IReactor
+from moxtls.cli.export import DMARC_COLUMNS, TLS_COLUMNS, csvCell
 from moxtls.cli.main import parser
 from moxtls.cli.output import Output
-from moxtls.cli.received import DMARC_COLUMNS, LIST_JSON, TLS_COLUMNS, csvCell
+from moxtls.cli.received import LIST_JSON
 from moxtls.cli.shell import perform
 from moxtls.dates import DAY
 from moxtls.received.describe import MAX_ROWS
