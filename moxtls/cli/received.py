@@ -67,6 +67,8 @@ LIST_JSON = (
 )
 #: The file name that stands for standard input.
 STDIN = "-"
+#: Numbers with as many digits may be too large for the ledger.
+MAX_DIGITS = 19
 #: Octets of a raw report that are decompressed at a time.
 CHUNK = 64 * 1024
 
@@ -141,9 +143,10 @@ def addFilters(verb: argparse.ArgumentParser, failures: str) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:19]) < 2**63:
+    isNumber = text.isascii() and text.isdigit() and len(text) < MAX_DIGITS
+    if not isNumber or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1")
-    return int(text[:19])
+    return int(text)
 
 
 def reportFilter(
@@ -348,8 +351,8 @@ async def _stored(
     shell: Shell, word: str
 ) -> tuple[dict[str, object], ReceivedReport | None]:
     store = await reportStore(shell)
-    number = int(word[:19])
-    found = await store.get(number) if 0 < number < 2**63 else None
+    number = int(word) if len(word) < MAX_DIGITS else 0
+    found = await store.get(number)
     if found is None:
         raise MalformedReports([f"there is no report {word}"])
     raw = await store.raw(number)

@@ -424,12 +424,12 @@ class StoredTests(CommandCase):
         """
         A number without a report is an error, for each command.
         """
-        for word in ("9999", "9" * 30):
+        for word in ("0", "9999", "1" + "0" * 18, "1" + "0" * 30):
             said = self.complaint("report", "show", word)
             self.assertIn("there is no report", said)
         said = self.complaint("report", "raw", "9999")
         self.assertIn("there is no report 9999", said)
-        for word in ("0", "x", "-1", "9" * 30):
+        for word in ("0", "x", "-1", "1" + "0" * 30):
             self.complaint("report", "raw", "--", word, status=2)
 
     def test_raw(self) -> None:
