@@ -33,8 +33,7 @@ PORT = 993
 PAGE = 500
 #: Seconds without any data from the server.
 TIMEOUT = 120
-#: Seconds before each attempt to connect again; none of them succeeds without a message
-#: in between.
+#: Seconds before each attempt to connect again, if there is no message in between.
 PAUSES = (1, 5, 30)
 
 
@@ -106,6 +105,7 @@ class Mailbox:
         # The UID of the last message that was read.
         self._last = 0
         self._failures = 0
+        self._isKnown = False
         self.total = 0
 
     async def messages(self) -> AsyncGenerator[Found]:
@@ -113,7 +113,7 @@ class Mailbox:
         All messages, in the order of their UIDs.  After a lost connection they go on
         with the one after the last.
 
-        @raise MailboxError: The server refuses, or can't be reached again.
+        @raise MailboxError: The server refuses, or can't be reached.
         """
         try:
             while True:
@@ -125,7 +125,7 @@ class Mailbox:
                 except (MailboxError, CancelledError, GeneratorExit):
                     raise
                 except IMAP4Exception as error:
-                    raise MailboxError(f"{self._url}: {_text(error)}") from None
+                    raise MailboxError(_text(error)) from None
                 except Exception as error:
                     await self._pause(error)
         finally:
@@ -138,15 +138,16 @@ class Mailbox:
 
     async def _pause(self, error: Exception) -> None:
         await self._close()
-        if self._failures >= len(PAUSES):
-            reason = str(error) or type(error).__name__
-            raise MailboxError(f"{self._url}: {reason}")
+        # A server that was never reached is probably the wrong one.
+        if not self._isKnown or self._failures >= len(PAUSES):
+            raise MailboxError(str(error) or type(error).__name__)
         await deferLater(self._reactor, PAUSES[self._failures])
         self._failures += 1
 
     async def _remaining(self) -> AsyncGenerator[Found]:
         client = await self._connected()
         chosen = await client.examine(self._url.mailbox)
+        self._isKnown = True
         # RFC 9051 2.3.1.1: with another value, the UIDs are those of other messages.
         if chosen.get("UIDVALIDITY") != self._validity:
             self._validity, self._last = chosen.get("UIDVALIDITY"), 0
@@ -225,7 +226,7 @@ class _Client(IMAP4Client):
         if not verification.ok:
             isName = verification.chain and not verification.nameMatches
             what = f"isn't for {self._host}" if isName else "isn't trusted"
-            self._fail(MailboxError(f"{self._host}: its certificate {what}"))
+            self._fail(MailboxError(f"the certificate {what}"))
 
     def serverGreeting(self, caps: object) -> None:
         if not self.greeted.called:
