@@ -23,7 +23,7 @@ def packed(pieces: Iterable[bytes]) -> bytes:
     """
     Gzip without all of the content in memory.
     """
-    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS + 16)
+    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS + 16)
     return b"".join([*map(packer.compress, pieces), packer.flush()])
 
 
