@@ -41,6 +41,7 @@ from moxtls.ledger.receivedvalues import (
     monthOf,
     organizationName,
     organizationNumber,
+    sourceKey,
 )
 from moxtls.ledger.tables import (
     BulkInsert,
@@ -197,11 +198,12 @@ class Batch:
         )
         _ADD_SOURCES(
             connection,
-            [
-                (*key, self.addresses[key], count)
-                for key, count in sorted(self.sources.items())
-            ],
+            sorted(self._sourceRow(key, count) for key, count in self.sources.items()),
         )
+
+    def _sourceRow(self, key: _SourceKey, count: int) -> Row:
+        domain, day = key[:2]
+        return domain, day, sourceKey(*key[3:]), *key[2:], self.addresses[key], count
 
     def addReport(
         self, number: int, accepted: AcceptedReport, identity: bytes, isVariant: bool

@@ -87,7 +87,21 @@ def organizationNumber(name: str) -> int:
     """
     The number of an organization: a digest, so that it needs no look-up.
     """
-    octets = blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
+    return _number(name)
+
+
+def sourceKey(network: str, authenticated: str, outcome: int) -> int:
+    """
+    A digest of what sources of mail are distinguished by.
+    """
+    return _number(f"{outcome}\0{authenticated}\0{network}")
+
+
+def _number(text: str) -> int:
+    """
+    A digest as a number of 64 bits.
+    """
+    octets = blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(octets, signed=True)
 
 
