@@ -442,8 +442,9 @@ class InputTests(SynchronousTestCase):
         from moxtls.received import read as module
 
         data = archive({"a": aggregateReport(5), "b": aggregateReport(5)})
-        size = len(read(aggregateReport(5)).raw)
-        self.patch(module, "MAX_STORED", size * 2)
+        one = read(aggregateReport(5))
+        size = len(one.raw) + sum(map(len, one.blocks))
+        self.patch(module, "MAX_STORED", size * 3 // 2)
         found = readReports(data)
         self.assertEqual(len(found.reports), 1)
         self.assertIn("octets", found.unreadable[0].reason)
