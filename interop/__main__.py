@@ -23,6 +23,7 @@ from interop.dmarcreports import checkAggregates
 from interop.dovecot import ROOM, Dovecot, checkChunking, checkLMTP, checkMaildir
 from interop.environment import Environment
 from interop.postfix import Destination, Submitter
+from interop.received import checkReceived
 from interop.reception import checkReception
 from interop.remotepostfix import RemotePostfix
 from interop.resolver import checkResolver
@@ -95,6 +96,8 @@ def _checkMail(
         checkReception(checks, environment, server, remote, Verifiers(tools))
         with checks.part("DMARC reports on that mail"):
             checkAggregates(checks, environment, server, remote, tools)
+        with checks.part("Reports to another moxtls"):
+            checkReceived(checks, environment, server, remote, tools)
         with checks.part("Delivery to Dovecot by LMTP"):
             _checkDeliveryByLMTP(checks, environment, remote, tools)
     with checks.part("Dovecot as a client, and as a reader of Maildirs"):

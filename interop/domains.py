@@ -18,6 +18,10 @@ WRITER = "carol"
 REPORTS = "dmarc"
 FAILURES = "failures"
 
+#: The domain of the second moxtls, which receives reports about it and its host.
+REPORTED = "reported.test"
+REPORTED_HOST = f"mx.{REPORTED}"
+
 ANNA, OTTO, FULL = (f"{name}@{SENDER}" for name in ("anna", "otto", "full"))
 
 
@@ -341,6 +345,51 @@ BY_LMTP_TOO_LARGE = replace(
     BY_LMTP, name="by LMTP, large", body=_LARGE, recipients=(FULL,)
 )
 KEPT_ELSEWHERE = (BY_LMTP, BY_LMTP_JUNK, BY_LMTP_TOO_LARGE)
+_REPORT = (
+    b'{"organization-name": "Forger", "contact-info": "a@postfix-forger.test",'
+    b' "report-id": "forged", "date-range": {"start-datetime": "2026-01-01T00:00:00Z",'
+    b' "end-datetime": "2026-01-01T23:59:59Z"}, "policies": [{"policy":'
+    b' {"policy-type": "tlsa", "policy-domain": "reported.test"}, "summary":'
+    b' {"total-successful-session-count": 0, "total-failure-session-count": 9}}]}\n'
+)
+_AGGREGATE = (
+    b"<feedback><report_metadata><org_name>Forger</org_name>\n"
+    b"<email>a@postfix-forger.test</email><report_id>forged</report_id>\n"
+    b"<date_range><begin>1767225600</begin><end>1767311999</end></date_range>\n"
+    b"</report_metadata><policy_published><domain>reported.test</domain><p>none</p>\n"
+    b"</policy_published><record><row><source_ip>192.0.2.1</source_ip>\n"
+    b"<count>9</count><policy_evaluated><disposition>none</disposition>\n"
+    b"<dkim>fail</dkim><spf>fail</spf></policy_evaluated></row><identifiers>\n"
+    b"<header_from>reported.test</header_from></identifiers></record></feedback>\n"
+)
+
+
+def _forgedReport(kind: str, type: str, recipient: str, body: bytes) -> SampleMessage:
+    """
+    A report that the author's domain neither signed nor sent.
+    """
+    return SampleMessage(
+        f"forged {kind} report",
+        FORGER,
+        WATCHING.address,
+        f"{kind.lower()}@{FORGER.domain}",
+        WATCHING.domain,
+        ExpectedResult("pass", (), "fail"),
+        signer=FORGER.address,
+        body=body,
+        headers=("MIME-Version: 1.0", f"Content-Type: {type}"),
+        recipients=(recipient,),
+    )
+
+
+#: To the moxtls that receives reports.
+FORGED_TLS = _forgedReport(
+    "TLS", "application/tlsrpt+json", f"tlsreports@{REPORTED}", _REPORT
+)
+FORGED_DMARC = _forgedReport(
+    "DMARC", "application/xml", f"dmarcreports@{REPORTED}", _AGGREGATE
+)
+FORGED = (FORGED_TLS, FORGED_DMARC)
 #: By a server that sends in chunks; no host of this domain.
 IN_CHUNKS = SampleMessage(
     "in chunks",

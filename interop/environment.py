@@ -17,6 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 from interop.domains import (
     OUTSIDE,
     OUTSIDE_NUMBER,
+    REPORTED,
+    REPORTED_HOST,
     SENDING_DOMAINS,
     SendingDomain,
 )
@@ -84,6 +86,7 @@ MISMATCH = Peer("postfix-mismatch.test", 201, matching=False)
 PLAIN = Peer("postfix-plain.test", 202, signed=False, trusted=False)
 PEERS = (DANE, MISMATCH, PLAIN)
 _OUTSIDE_HOST = f"mx.{OUTSIDE}"
+_REPORTED_NUMBER = 211
 _MAKERS = {RSA_SELECTOR: rsaKey, ED25519_SELECTOR: ed25519Key}
 
 
@@ -94,6 +97,7 @@ class Environment(MultiService):
     @ivar identities: Postfix's certificate and key, by domain.
     @ivar moxtls: The certificate and key of moxtls for Postfix.
     @ivar remote: The certificate and key of the host that receives reports on mail.
+    @ivar reported: The certificate and key of the second moxtls.
     @ivar signingKeys: DKIM keys of the sending domains, by domain.
     """
 
@@ -111,6 +115,7 @@ class Environment(MultiService):
         self.identities = {peer.domain: peer.identity(self.keys.ca) for peer in PEERS}
         self.moxtls = self.keys.ca.issue(["mail.sender.test"])
         self.remote = self.keys.ca.issue([_OUTSIDE_HOST])
+        self.reported = self.keys.ca.issue([REPORTED_HOST])
         self.signingKeys = {each.domain: _keys(each) for each in SENDING_DOMAINS}
         self.tree = makeTree(
             (
@@ -118,6 +123,7 @@ class Environment(MultiService):
                 *(self._zone(peer) for peer in PEERS),
                 *(self._senderZone(each) for each in SENDING_DOMAINS),
                 self._remoteZone(),
+                self._reportedZone(),
             ),
             network.authority,
             now,
@@ -134,6 +140,13 @@ class Environment(MultiService):
         The address and port of the lab's own resolver.
         """
         return self.network.resolver, self.network.dnsPort
+
+    @property
+    def reportedServer(self) -> str:
+        """
+        The address of the moxtls that receives reports.
+        """
+        return self.network.address(_REPORTED_NUMBER)
 
     @property
     def secondServer(self) -> tuple[str, int]:
@@ -159,13 +172,28 @@ class Environment(MultiService):
         yield f"{peer.host}. A {self.network.address(peer.number)}"
         yield f'_smtp._tls TXT "v=TLSRPTv1; rua=mailto:{REPORT_ADDRESS}"'
         if peer.signed:
-            digest = self._digest(peer) if peer.matching else _OTHER_KEY
+            own = spkiDigest(self.identities[peer.domain])
+            digest = own if peer.matching else _OTHER_KEY
             yield f"_{self.network.smtpPort}._tcp.mx TLSA 3 1 1 {digest}"
 
     def _remoteZone(self) -> ZonePlan:
         address = self.network.address(OUTSIDE_NUMBER)
         records = (f"@ MX 10 {_OUTSIDE_HOST}.", f"{_OUTSIDE_HOST}. A {address}")
         return ZonePlan(f"{OUTSIDE}.", records, signed=True)
+
+    def _reportedZone(self) -> ZonePlan:
+        key = spkiDigest(self.reported)
+        records = (
+            f"@ MX 10 {REPORTED_HOST}.",
+            # Connections between loopback addresses come from 127.0.0.1.
+            '@ TXT "v=spf1 ip4:127.0.0.0/8 -all"',
+            f'_dmarc TXT "v=DMARC1; p=none; rua=mailto:dmarcreports@{REPORTED}"',
+            f'_smtp._tls TXT "v=TLSRPTv1; rua=mailto:tlsreports@{REPORTED}"',
+            f"mx A {self.reportedServer}",
+            f'_smtp._tls.mx TXT "v=TLSRPTv1; rua=mailto:tlsreports@{REPORTED_HOST}"',
+            f"_{self.network.smtpPort}._tcp.mx TLSA 3 1 1 {key}",
+        )
+        return ZonePlan(f"{REPORTED}.", records, signed=True)
 
     def _senderZone(self, sender: SendingDomain) -> ZonePlan:
         records = tuple(self._senderRecords(sender))
@@ -189,10 +217,15 @@ class Environment(MultiService):
             rua = f"rua=mailto:{sender.reports}"
             yield f'_dmarc TXT "v=DMARC1; {sender.dmarc}; {rua}"'
 
-    def _digest(self, peer: Peer) -> str:
-        key = self.identities[peer.domain].leaf.public_key()
-        spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return hashlib.sha256(spki).hexdigest()
+
+def spkiDigest(identity: Identity) -> str:
+    """
+    The certificate association data of "3 1 1" (RFC 6698 2.1), hexadecimal.
+    """
+    spki = identity.leaf.public_key().public_bytes(
+        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(spki).hexdigest()
 
 
 def _keys(sender: SendingDomain) -> tuple[DKIMKey, ...]:

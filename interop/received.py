@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from interop.checks import Checks, waitFor
-from interop.domains import ANNA, FORGED, REPORTED, REPORTED_HOST
+from interop.domains import FORGED, OTTO, REPORTED, REPORTED_HOST
 from interop.environment import Environment
 from interop.postfix import MAX_DELIVERY_TIME
 from interop.remotepostfix import RemotePostfix
@@ -39,8 +39,8 @@ def checkReceived(
         sender.send(CARL, _MESSAGE % (b"alice@sender.test", CARL.encode()))
         _await("mail to the second moxtls", lambda: _mail(receiver, CARL))
         _checkTLS(checks, sender, receiver)
-        receiver.send(ANNA, _MESSAGE % (CARL.encode(), ANNA.encode()), CARL)
-        _await("mail of the second moxtls", lambda: _mail(sender, ANNA, CARL))
+        receiver.send(OTTO, _MESSAGE % (CARL.encode(), OTTO.encode()), CARL)
+        _await("mail of the second moxtls", lambda: _mail(sender, OTTO, CARL))
         _checkDMARC(checks, sender, receiver)
         _checkForged(checks, receiver, remote)
 

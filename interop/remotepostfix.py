@@ -14,9 +14,11 @@ from pathlib import Path
 from interop.checks import waitFor
 from interop.domains import (
     FAILURES,
+    FORGED,
     KEPT_ELSEWHERE,
     OUTSIDE,
     OUTSIDE_NUMBER,
+    REPORTED_HOST,
     SAMPLES,
     SENDING_DOMAINS,
     SampleMessage,
@@ -68,7 +70,7 @@ smtpd_forbid_unauth_pipelining = yes
 non_smtpd_milters = {milters}
 sender_dependent_default_transport_maps = inline:{{ {transports} }}
 smtp_tls_security_level = secure
-smtp_tls_secure_cert_match = {host}
+smtp_tls_secure_cert_match = {hosts}
 smtp_tls_CAfile = {ca}
 smtp_tls_loglevel = 1
 """
@@ -109,7 +111,7 @@ class RemotePostfix(Postfix):
             gid=gid,
             milters=" ".join(milters),
             transports=" ".join(self._transports()),
-            host=SENDING_HOST,
+            hosts=f"{SENDING_HOST}:{REPORTED_HOST}",
             ca=environment.directory / CA_FILE,
         )
         services = "".join(map(self._transport, SENDING_DOMAINS))
@@ -151,6 +153,9 @@ class RemotePostfix(Postfix):
             yield f"{{ {sender} = {sample.via.label}:{endpoint} }}"
         endpoint = "[{}]:{}".format(*self._environment.secondServer)
         for sample in KEPT_ELSEWHERE:
+            yield f"{{ {sample.envelope} = {sample.via.label}:{endpoint} }}"
+        endpoint = f"[{self._environment.reportedServer}]:{network.smtpPort}"
+        for sample in FORGED:
             yield f"{{ {sample.envelope} = {sample.via.label}:{endpoint} }}"
 
     def _transport(self, sender: SendingDomain) -> str:
@@ -214,6 +219,6 @@ def _addresses() -> Iterator[str]:
         yield each.address
         yield each.reports
         yield f"{FAILURES}@{each.domain}"
-    for sample in (*SAMPLES, *KEPT_ELSEWHERE):
+    for sample in (*SAMPLES, *KEPT_ELSEWHERE, *FORGED):
         if sample.envelope and sample.envelope.isascii():
             yield sample.envelope

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interop.domains import ANNA, FULL, OLD_FORMAT, OTTO
+from interop.domains import ANNA, FULL, OLD_FORMAT, OTTO, REPORTED, REPORTED_HOST
 from interop.environment import CA_FILE, Environment
 from interop.postfix import PASSWORD, SECURED_PORT, USER
 from interop.processes import awaitGreeting, daemon, output
+from moxtls.lab.keys import Identity
 from moxtls.lab.scenario import SENDER, SENDING_HOST
 
 BIN = Path(sys.executable).parent
@@ -106,6 +107,42 @@ KeyFile = "moxtls.key"
 Address = "{lmtp}"
 """
 
+RECEIVING = """\
+Hostname = "{host}"
+DataDirectory = "data"
+CAFile = "{ca}"
+NoOutgoingTLSReports = true
+NoOutgoingDMARCReports = true
+
+[Resolver]
+Servers = ["{resolver}"]
+
+[Listeners.submission]
+Address = "{address}"
+Port = {submissionPort}
+
+[Listeners.reception]
+Address = "{address}"
+Port = {smtpPort}
+Service = "reception"
+TLS = "starttls"
+CertificateFile = "moxtls.pem"
+KeyFile = "moxtls.key"
+
+[Delivery]
+Port = {smtpPort}
+HTTPSPort = {httpsPort}
+AllowOwnHosts = true
+
+[HostTLSRPT]
+
+[Domains."{domain}".TLSRPT]
+
+[Domains."{domain}".DMARC]
+
+[Accounts.carl.Destinations."carl@{domain}"]
+"""
+
 SELECTOR = """
 [Domains."{domain}".DKIM.Selectors.{name}]
 KeyFile = "{name}.pem"
@@ -152,11 +189,11 @@ class MoxtlsServer:
         rows: list[dict[str, Any]] = json.loads(self.command(*arguments, "--json"))
         return rows
 
-    def send(self, recipient: str, message: bytes) -> None:
+    def send(self, recipient: str, message: bytes, sender: str = WRITER) -> None:
         """
         Send a message from the command line.
         """
-        self.command("send", "-f", WRITER, recipient, input=message)
+        self.command("send", "-f", sender, recipient, input=message)
 
 
 @contextmanager
@@ -204,9 +241,38 @@ def runServerWithLMTP(
             lmtp="{}:{}".format(*lmtp),
         )
     )
-    _writeIdentity(environment, own)
+    _writeIdentity(environment.moxtls, own)
     with _running("moxtls-behind", config, [environment.secondServer]):
         yield MoxtlsServer(config, environment.secondServer)
+
+
+@contextmanager
+def runReceiver(
+    environment: Environment, folder: Path, resolver: tuple[str, int]
+) -> Iterator[MoxtlsServer]:
+    """
+    Run a moxtls that receives reports.
+    """
+    own = folder / "moxtls-reported"
+    own.mkdir()
+    config, network = own / "moxtls.toml", environment.network
+    config.write_text(
+        RECEIVING.format(
+            host=REPORTED_HOST,
+            ca=environment.directory / CA_FILE,
+            resolver="{}:{}".format(*resolver),
+            address=environment.reportedServer,
+            submissionPort=network.submissionPort,
+            smtpPort=network.smtpPort,
+            httpsPort=network.httpsPort,
+            domain=REPORTED,
+        )
+    )
+    _writeIdentity(environment.reported, own)
+    ports = (network.submissionPort, network.smtpPort)
+    endpoints = [(environment.reportedServer, port) for port in ports]
+    with _running("moxtls-reported", config, endpoints):
+        yield MoxtlsServer(config, endpoints[0])
 
 
 @contextmanager
@@ -252,13 +318,13 @@ def _write(environment: Environment, config: Path, resolver: tuple[str, int]) ->
         text += SELECTOR.format(
             domain=SENDER, name=key.selector, algorithm=key.algorithm
         )
-    _writeIdentity(environment, own)
+    _writeIdentity(environment.moxtls, own)
     config.write_text(text)
 
 
-def _writeIdentity(environment: Environment, folder: Path) -> None:
-    (folder / "moxtls.pem").write_bytes(environment.moxtls.certificatePEM())
-    _writeSecret(folder / "moxtls.key", environment.moxtls.keyPEM())
+def _writeIdentity(identity: Identity, folder: Path) -> None:
+    (folder / "moxtls.pem").write_bytes(identity.certificatePEM())
+    _writeSecret(folder / "moxtls.key", identity.keyPEM())
 
 
 def _writeSecret(file: Path, content: bytes) -> None:
