@@ -296,6 +296,7 @@ TARGETS = {
             "moxtls.received.read",
             "moxtls.received.parsed",
             "moxtls.received.documents",
+            "moxtls.received.archives",
             "moxtls.message.mime",
             "moxtls.dmarc.parse",
             "moxtls.tlsrpt.parse",

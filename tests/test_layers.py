@@ -65,6 +65,7 @@ PURE = {
     "queue/sendmail.py",
     "queue/types.py",
     "received/answers.py",
+    "received/archives.py",
     "received/authenticity.py",
     "received/correlation.py",
     "received/describe.py",

@@ -13,16 +13,25 @@ from __future__ import annotations
 import binascii
 import re
 import string
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from struct import Struct
-from struct import error as StructError
-from typing import NoReturn
 
 from moxtls.message.header import headerFields
 from moxtls.message.mime import MAX_BOUNDARY_LENGTH, contentType
+from moxtls.received.archives import (
+    CHUNK,
+    GZIP_MAGIC,
+    TAR_BLOCK,
+    gunzip,
+    isSkipped,
+    refuse,
+    slices,
+    tarName,
+    tarSize,
+    unzip,
+    zipMembers,
+)
 from moxtls.received.types import RawFormat, ReceivedKind, Unreadable
 from moxtls.tlsrpt.parse import MalformedReport, escapeUnprintable
 
@@ -48,15 +57,9 @@ NOTHING = "there is no report in it"
 #: Octets of a failure report that are read: its fields, and the original's header.
 MAX_FAILURE = 512 * 1024
 
-_CHUNK = 64 * 1024
-# Of compressed data: zlib returns copies of what is left.
-_PACKED_CHUNK = 16 * 1024
 _HEAD = 4096
 _MAX_NAME = 200
 
-_GZIP_MAGIC = b"\x1f\x8b\x08"
-_GZIP = zlib.MAX_WBITS + 16
-_TAR_BLOCK = 512
 _JSON = re.compile(rb"\{\s*[\"}]")
 _XML = re.compile(rb"<(?:[A-Za-z_][\w.-]{0,60}:)?feedback[\s/>]")
 _XML_START = (b"<?xml", b"<!--")
@@ -109,7 +112,7 @@ def findDocuments(data: bytes, name: str = "") -> Iterator[Document | Unreadable
         return
     search = _Search()
     number = 0
-    whole = _Octets(_slices(memoryview(data)), data)
+    whole = _Octets(slices(memoryview(data)), data)
     place = _Place(hint=_hintOf(name))
     try:
         for number, found in enumerate(search.find(whole, place), 1):  # noqa: B007
@@ -146,7 +149,7 @@ class _Place:
 
     def inside(self, name: str, type: str = "") -> _Place:
         if self.nesting >= MAX_NESTING:
-            _refuse("input", f"nested more than {MAX_NESTING} times")
+            refuse("input", f"nested more than {MAX_NESTING} times")
         path = f"{self.path}/{name}" if self.path and name else self.path or name
         return replace(
             self,
@@ -191,7 +194,7 @@ class _Octets:
         """
         The next C{count} octets in chunks.
         """
-        while count and (chunk := self.take(min(count, _CHUNK))):
+        while count and (chunk := self.take(min(count, CHUNK))):
             count -= len(chunk)
             yield chunk
 
@@ -209,7 +212,7 @@ class _Octets:
         for chunk in self.rest():
             size += len(chunk)
             if size > most:
-                _refuse("input", f"more than {MAX_HELD} octets in inner archives")
+                refuse("input", f"more than {MAX_HELD} octets in inner archives")
             pieces.append(chunk)
         return b"".join(pieces), size
 
@@ -277,19 +280,19 @@ class _Search:
 
     def _gzip(self, octets: _Octets, place: _Place) -> Iterator[Document | Unreadable]:
         kept: list[bytes] = []
-        unpacked = _Octets(self._counted(_gunzip(octets.rest(), kept, self._part)))
+        unpacked = _Octets(self._counted(gunzip(octets.rest(), kept, self._part)))
         inner = replace(place.inside(""), packed=lambda: b"".join(kept))
         yield from self.find(unpacked, inner)
 
     def _zip(self, octets: _Octets, place: _Place) -> Iterator[Document | Unreadable]:
         data, size = octets.whole(MAX_HELD - place.held)
         place = replace(place, held=place.held + size)
-        for member in _members(data):
+        for member in zipMembers(data):
             self._part()
-            if not _isSkipped(member.name):
+            if not isSkipped(member.name):
                 inner = place.inside(member.name)
                 try:
-                    content = self._counted(_unzip(data, member))
+                    content = self._counted(unzip(data, member))
                     yield from self.find(_Octets(content), inner)
                 except _Exhausted:
                     raise
@@ -297,16 +300,16 @@ class _Search:
                     yield Unreadable(inner.path, str(error))
 
     def _tar(self, octets: _Octets, place: _Place) -> Iterator[Document | Unreadable]:
-        while name := _tarName(header := octets.take(_TAR_BLOCK)):
+        while name := tarName(header := octets.take(TAR_BLOCK)):
             self._part()
-            size = _tarSize(header)
+            size = tarSize(header)
             content = octets.next(size)
             # Regular files (POSIX ustar).
-            if header[156:157] in (b"0", b"\0") and not _isSkipped(name):
+            if header[156:157] in (b"0", b"\0") and not isSkipped(name):
                 yield from self.find(_Octets(content), place.inside(name))
             for _ in content:
                 pass
-            octets.take(-size % _TAR_BLOCK)
+            octets.take(-size % TAR_BLOCK)
 
     def _message(
         self, data: bytes, start: int, end: int, place: _Place
@@ -341,7 +344,7 @@ class _Search:
         start, body, end = range
         inner = place.inside("")
         if len(boundary) > MAX_BOUNDARY_LENGTH:
-            _refuse("message", f"a boundary of more than {MAX_BOUNDARY_LENGTH} octets")
+            refuse("message", f"a boundary of more than {MAX_BOUNDARY_LENGTH} octets")
         ranges = []
         for each in _between(data, body, end, boundary.encode("utf-8", "replace")):
             self._part()
@@ -365,7 +368,7 @@ def _kindOf(head: bytes, place: _Place) -> str:
     """
     What something is, by its first octets; empty if it can't have a report in it.
     """
-    if head.startswith(_GZIP_MAGIC):
+    if head.startswith(GZIP_MAGIC):
         return "gzip"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
@@ -389,174 +392,6 @@ def _textKind(head: bytes, type: str) -> str:
         return "JSON"
     isXML = text.startswith(_XML_START) and type not in _NOT_XML
     return "XML" if isXML or _XML.search(text) else ""
-
-
-def _slices(view: memoryview) -> Iterator[bytes]:
-    return (bytes(view[at : at + _CHUNK]) for at in range(0, len(view), _CHUNK))
-
-
-def _gunzip(
-    chunks: Iterable[bytes], kept: list[bytes], begun: Callable[[], None]
-) -> Iterator[bytes]:
-    """
-    Decompress all members (RFC 1952 2.2); what follows the last one is ignored.
-
-    @param kept: Gets the compressed octets.
-    @param begun: Called for each member but the first.
-    """
-    unpacker = zlib.decompressobj(_GZIP)
-    size = 0
-    for chunk in chunks:
-        size += len(chunk)
-        if size > MAX_INPUT:
-            _refuse("gzip", f"more than {MAX_INPUT} octets in gzip within gzip")
-        for at in range(0, len(chunk), _PACKED_CHUNK):
-            packed = chunk[at : at + _PACKED_CHUNK]
-            while packed:
-                if unpacker.eof:
-                    if not _GZIP_MAGIC.startswith(packed[:3]):
-                        return
-                    begun()
-                    unpacker = zlib.decompressobj(_GZIP)
-                try:
-                    content = unpacker.decompress(packed, _CHUNK)
-                except zlib.error:
-                    _refuse("gzip", "the data is damaged")
-                left = unpacker.unused_data or unpacker.unconsumed_tail
-                kept.append(packed[: len(packed) - len(left)])
-                packed = left
-                if content:
-                    yield content
-    if not unpacker.eof:
-        yield from _flushed(unpacker, "gzip")
-
-
-def _flushed(unpacker: zlib._Decompress, kind: str) -> Iterator[bytes]:
-    """
-    What is left in a decompressor at the end of the data.
-    """
-    while content := unpacker.decompress(b"", _CHUNK):
-        yield content
-    if not unpacker.eof:
-        _refuse(kind, "the data is cut off")
-
-
-# --- zip (APPNOTE.TXT 4.3) -----------------------------------------------------------
-
-_END = Struct("<4s4H2LH")
-_CENTRAL = Struct("<4s6H3L5H2L")
-_LOCAL = Struct("<4s5H3L2H")
-_STORED, _DEFLATED = 0, 8
-_ENCRYPTED, _UTF8 = 0x1, 0x800
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """
-    @ivar offset: Of the local header.
-    """
-
-    name: str
-    flags: int
-    method: int
-    crc: int
-    packed: int
-    offset: int
-
-
-def _members(data: bytes) -> Iterator[_Member]:
-    at = data.rfind(b"PK\x05\x06", max(0, len(data) - _END.size - 0xFFFF))
-    try:
-        _, _, _, _, _, size, offset, _ = _END.unpack_from(data, max(at, 0))
-        if at < 0:
-            raise StructError
-        # Octets before the archive aren't in its offsets.
-        before = at - size - offset
-        position = before + offset
-        while position < at:
-            entry = _CENTRAL.unpack_from(data, position)
-            if entry[0] != b"PK\x01\x02":
-                raise StructError
-            flags, method, crc, packed = entry[3], entry[4], entry[7], entry[8]
-            position += _CENTRAL.size
-            name = data[position : position + entry[10]]
-            position += sum(entry[10:13])
-            encoding = "utf-8" if flags & _UTF8 else "cp437"
-            text = name.decode(encoding, "replace")
-            yield _Member(text, flags, method, crc, packed, before + entry[16])
-    except StructError:
-        _refuse("zip", "the data is damaged")
-
-
-def _unzip(data: bytes, member: _Member) -> Iterator[bytes]:
-    if member.flags & _ENCRYPTED:
-        _refuse("zip", "it is encrypted")
-    if member.method not in (_STORED, _DEFLATED):
-        _refuse("zip", f"compression method {member.method} is not supported")
-    try:
-        local = _LOCAL.unpack_from(data, member.offset)
-    except StructError:
-        local = (b"",)
-    if local[0] != b"PK\x03\x04":
-        _refuse("zip", "the data is damaged")
-    start = member.offset + _LOCAL.size + local[9] + local[10]
-    view = memoryview(data)[start : start + member.packed]
-    if len(view) < member.packed:
-        _refuse("zip", "the data is cut off")
-    crc = 0
-    for chunk in _slices(view) if member.method == _STORED else _inflate(view):
-        crc = zlib.crc32(chunk, crc)
-        yield chunk
-    if crc != member.crc:
-        _refuse("zip", "the data is damaged")
-
-
-def _inflate(view: memoryview) -> Iterator[bytes]:
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        for at in range(0, len(view), _PACKED_CHUNK):
-            packed = bytes(view[at : at + _PACKED_CHUNK])
-            while packed and not unpacker.eof:
-                if content := unpacker.decompress(packed, _CHUNK):
-                    yield content
-                packed = unpacker.unconsumed_tail
-        if not unpacker.eof:
-            yield from _flushed(unpacker, "zip")
-    except zlib.error:
-        _refuse("zip", "the data is damaged")
-
-
-def _isSkipped(name: str) -> bool:
-    """
-    True for folders, and for what macOS adds to files.
-    """
-    isAdded = name.startswith("__MACOSX/") or "/._" in f"/{name}"
-    return isAdded or name.endswith("/")
-
-
-# --- tar (POSIX.1-2017 pax, ustar interchange format) --------------------------------
-
-
-def _tarName(header: bytes) -> str:
-    """
-    The name of a member; empty at the end of the archive.
-    """
-    if len(header) < _TAR_BLOCK or not header[0]:
-        return ""
-    if header[257:262] != b"ustar":
-        _refuse("tar", "the data is damaged")
-    name = header[:100].partition(b"\0")[0]
-    prefix = header[345:500].partition(b"\0")[0] if header[263:265] == b"00" else b""
-    whole = prefix + b"/" + name if prefix else name
-    return whole.decode("utf-8", "replace")
-
-
-def _tarSize(header: bytes) -> int:
-    digits = header[124:136].strip(b"\0 ")
-    # Larger ones than 8 GB are in another format.
-    if not re.fullmatch(rb"[0-7]{0,12}", digits):
-        _refuse("tar", "the data is damaged")
-    return int(digits or b"0", 8)
 
 
 # --- messages ------------------------------------------------------------------------
@@ -625,10 +460,10 @@ def _hintOf(name: str) -> str:
 
 def _decoded(body: memoryview, encoding: str) -> Iterator[bytes]:
     if encoding == "base64":
-        return _base64(_slices(body))
+        return _base64(slices(body))
     if encoding == "quoted-printable":
-        return _quotedPrintable(_slices(body))
-    return _slices(body)
+        return _quotedPrintable(slices(body))
+    return slices(body)
 
 
 def _base64(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -650,16 +485,12 @@ def _quotedPrintable(chunks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
         lines, end, last = (rest + chunk).rpartition(b"\n")
-        if end or len(last) > _CHUNK:
+        if end or len(last) > CHUNK:
             yield binascii.a2b_qp(lines + end)
             rest = last
         else:
             rest = last
     yield binascii.a2b_qp(rest)
-
-
-def _refuse(where: str, reason: str) -> NoReturn:
-    raise MalformedReport(escapeUnprintable(f"{where}: {reason}"))
 
 
 #: The kind of report in a document, as far as its format tells.
