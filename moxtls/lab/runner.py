@@ -150,6 +150,7 @@ class _Mailing:
         self._output.progress("having mail come in")
         labMessages = await self._session.receive()
         reports = await self._session.receiveReports()
+        answers = await self._session.answers()
         self._output.progressEnded()
         self._mails += 1
         wrong = [line for each in labMessages for line in each.differences]
@@ -158,7 +159,7 @@ class _Mailing:
         self.isUnexpected |= any(each.differences for each in reports)
         showMail(self._output, outcomes)
         showReceived(self._output, labMessages, wrong)
-        showReceptions(self._output, reports)
+        showReceptions(self._output, reports, answers)
 
     async def endDay(self) -> str:
         """

@@ -14,6 +14,7 @@ from moxtls.lab.mail import MailOutcome, ReceptionOutcome
 from moxtls.lab.messages import ANNA, OTTO
 from moxtls.lab.received import ReportReception
 from moxtls.lab.world import Lab
+from moxtls.received.answers import DMARCAnswer, TLSAnswer
 from moxtls.received.describe import describeTLSReport
 from moxtls.received.types import StoredReport
 
@@ -103,9 +104,13 @@ def _receivedRow(outcome: ReceptionOutcome) -> tuple[object, ...]:
     )
 
 
-def showReceptions(output: Output, receptions: Sequence[ReportReception]) -> None:
+def showReceptions(
+    output: Output,
+    receptions: Sequence[ReportReception],
+    answers: Sequence[TLSAnswer | DMARCAnswer],
+) -> None:
     """
-    Print what became of the reports about the lab's domain.
+    Print what became of the reports about the lab's domain, and what they say.
     """
     rows = [
         (
@@ -120,6 +125,10 @@ def showReceptions(output: Output, receptions: Sequence[ReportReception]) -> Non
     for each in receptions:
         for line in each.differences:
             output.line(f"UNEXPECTED {line}")
+    for answer in answers:
+        kind = "TLS" if isinstance(answer, TLSAnswer) else "DMARC"
+        verdict, sentence = answer.conclusion.verdict, answer.conclusion.sentence
+        output.line(f"{answer.domain}, {kind}: {verdict}: {sentence}")
     output.line("")
 
 

@@ -18,6 +18,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 
+from moxtls.domain import Domain
 from moxtls.interfaces import IQueue
 from moxtls.lab.arrivals import (
     Arrival,
@@ -58,12 +59,18 @@ from moxtls.lab.senders import KNOWN_LIST, senderPlans
 from moxtls.lab.validator import Validator
 from moxtls.lab.zones import Authority, makeTree
 from moxtls.ledger.ledger import Ledger
+from moxtls.received.answers import DMARCAnswer, TLSAnswer
+from moxtls.received.questions import OwnHost, ReportQuestions
+from moxtls.received.sources import OwnSenders
+from moxtls.received.types import dayOf
 
 CA_FILE = "ca.pem"
 ANCHOR_FILE = "root.ds"
 CONFIG_FILE = "moxtls.toml"
 #: Takes commands while the lab runs.
 SOCKET = "control"
+#: Days before today that are asked about.
+ANSWERED_DAYS = 30
 ARRIVED, DATA, ZONES = "arrived", "data", "zones"
 
 
@@ -388,6 +395,20 @@ class LabSession:
             self._server.ledger.received,
             self.clock.seconds(),
         )
+
+    async def answers(self) -> tuple[TLSAnswer, DMARCAnswer]:
+        """
+        What the received reports say about the lab's domain.
+        """
+        assert self._server is not None
+        ledger, domain = self._server.ledger, Domain(SENDER)
+        host = OwnHost(OwnSenders(SENDER, frozenset({SENDING_HOST})))
+        questions = ReportQuestions(
+            self._reactor, ledger.received, ledger.listenerHistory, host, None
+        )
+        today = dayOf(self.clock.seconds())
+        span = today - ANSWERED_DAYS, today
+        return await questions.tls(domain, *span), await questions.dmarc(domain, *span)
 
     async def endDay(self, passed: Callable[[float, int], None]) -> DayReports:
         """
