@@ -130,7 +130,7 @@ class Importer:
             self._refuse(found.name, found.reason)
             return
         size = _sizeOf(found)
-        if self._batchSize + size > BATCH_SIZE:
+        if self._batch and self._batchSize + size > BATCH_SIZE:
             await self._begin()
         self._batch.append(found)
         self._batchSize += size
