@@ -593,14 +593,13 @@ class FailureTests(ReceivedMailCase):
         """
         A server removes what has been kept for as long as configured.
         """
-        server = self.started(f"{CONFIG}[ReceivedReports]\nKeepTLSDays = 1\n")
+        server = self.started(CONFIG)
         report = tlsReport("example.org", end=SPAN.end - 3 * 86400)
         origin = Origin(Channel.IMPORT, "a.json", "", SPAN.end)
         await server.ledger.received.add(AcceptedReport(report, origin))
         self.assertEqual(len(await self.stored(server)), 1)
         await server.stopService()
-        server.privilegedStartService()
-        server.startService()
+        server = self.started(f"{CONFIG}[ReceivedReports]\nKeepTLSDays = 1\n")
         await self.until(lambda: self.isEmpty(server))
 
     def isEmpty(self, server: Server) -> Deferred[bool]:
