@@ -58,6 +58,23 @@ from moxtls.interfaces import (
 from moxtls.ledger.ledger import Ledger, MemoryLedger
 from moxtls.message.header import ClientInfo
 from moxtls.mtasts.cache import PolicyCache, PolicyFetcher
+from moxtls.received.authenticity import judge
+from moxtls.received.intake import (
+    READ_TIMEOUT,
+    IntakeResult,
+    ReportIntake,
+    ReportReader,
+)
+from moxtls.received.interfaces import IReportIntakeObserver
+from moxtls.received.types import (
+    AcceptedReport,
+    AddResult,
+    Channel,
+    Origin,
+    ParsedReport,
+    ReceivedKind,
+    RefusedReport,
+)
 from moxtls.reception.delivery import VerdictDispatcher
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.destinations import parseDestination
@@ -79,12 +96,15 @@ from moxtls.tlsrpt.types import (
 from moxtls.twistedmail.client import recordTLS
 from moxtls.twistedmail.server import filterServer
 from moxtls.twistedmail.verdicts import MessageFilter
+from moxtls.workers.process import IWorkerReactor, Worker
 
 if TYPE_CHECKING:
     # The type of twisted.internet.reactor.
     from twisted.internet import _IReactorCommon as IReactor
 
 __all__ = [
+    "AcceptedReport",
+    "AddResult",
     "Address",
     "AuthenticationOutcome",
     "ClientInfo",
@@ -92,6 +112,7 @@ __all__ = [
     "DMARCPolicy",
     "Domain",
     "FailureDetail",
+    "IntakeResult",
     "InvalidDomain",
     "Ledger",
     "LocalPolicy",
@@ -99,8 +120,11 @@ __all__ = [
     "MessageFilter",
     "PolicyTally",
     "PolicyType",
+    "ReceivedKind",
     "RecordingReactor",
+    "RefusedReport",
     "RelaySubmitter",
+    "ReportIntake",
     "ReportSender",
     "ResultType",
     "SessionOutcome",
@@ -114,9 +138,11 @@ __all__ = [
     "makeMessageFilter",
     "makeOutcomeRecorder",
     "makePolicyCache",
+    "makeReportIntake",
     "makeResolver",
     "makeTLSReportService",
     "recordTLS",
+    "takeReport",
     "usableRecords",
     "verifyDANE",
 ]
@@ -378,3 +404,52 @@ def _reports(
         source, ledger.archive, ledger.leases, composer, sender.submitter
     )
     return ReportService(reactor, pipeline, _jitter, ReportOptions(sender.hostname))
+
+
+# --- reports of other hosts -----------------------------------------------------
+
+
+def makeReportIntake(
+    reactor: IReactor, ledger: Ledger, observers: Iterable[IReportIntakeObserver] = ()
+) -> ReportIntake:
+    """
+    An intake of reports of other hosts: it reads them in a worker process, and stores
+    them in C{ledger.received}, an L{IReceivedReportStore
+    <moxtls.received.interfaces.IReceivedReportStore>}.
+
+    @param observers: Are told of each report that is accepted.
+
+    @return: To be stopped before C{ledger}.
+    """
+    worker = Worker(IWorkerReactor(reactor), "received reports", READ_TIMEOUT)
+    return ReportIntake(ledger.received, ReportReader(reactor, [worker]), observers)
+
+
+def takeReport(
+    clock: IReactorTime,
+    intake: ReportIntake,
+    data: bytes,
+    domains: Iterable[str],
+    sender: str = "",
+) -> Deferred[tuple[IntakeResult, ...]]:
+    """
+    Take in reports whose submitters nothing vouches for.
+
+    @param data: TLS reports (RFC 8460), DMARC aggregate reports (RFC 9990) or failure
+        reports (RFC 9991): JSON or XML, compressed, in archives or in a message.
+    @param domains: The policy domains that are counted; reports about others are
+        refused.
+    @param sender: Where they come from, such as the path of a file.
+
+    @raise InvalidDomain: One of C{domains} isn't one.
+
+    @return: Fires with at least one result, once everything is stored.  Fails with the
+        failure of the ledger.
+    """
+    origin = Origin(Channel.IMPORT, sender, "", clock.seconds())
+    ours = frozenset(Domain.parse(each).ascii for each in domains)
+
+    def decide(report: ParsedReport) -> AcceptedReport | RefusedReport:
+        return judge(report, origin, ours)
+
+    return intake.take(data, origin, decide, sender)

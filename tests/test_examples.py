@@ -18,6 +18,7 @@ from moxtls.dns.types import RRType
 from tests import MAX_WAIT
 from tests.configs import ed25519Key
 from tests.network import AcceptingDelivery
+from tests.received.samples import aggregateReport
 from tests.servers import ROOT, ServerCase, closedPort, startPython
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -151,6 +152,22 @@ class ExampleTests(ExampleCase):
             words = ("message", ip, "x@a.example", self.dnsServer)
             out = await self.run_("verdict.py", *words)
             self.assertIn(f"dmarc={result}", out)
+
+    async def test_receivedReports(self) -> None:
+        """
+        A report of another host is stored once; one about another domain is refused,
+        with the reason.
+        """
+        (self.folder / "a.xml").write_bytes(aggregateReport(2))
+        (self.folder / "b.xml").write_bytes(b"x")
+        words = ("example.org", "a.xml", "a.xml", "b.xml")
+        out = await self.run_("received_reports.py", *words)
+        told, stored, again, refused = out.splitlines()
+        self.assertRegex(told, r"^receiver\.example \d+ of \d+ failed$")
+        self.assertEqual([stored, again], ["a.xml stored", "a.xml duplicate"])
+        self.assertIn("there is no report in it", refused)
+        out = await self.run_("received_reports.py", "other.example", "a.xml")
+        self.assertIn("it is about example.org, none of the domains", out)
 
     async def test_asyncio(self) -> None:
         """
