@@ -421,7 +421,8 @@ def makeReportIntake(
 
     @return: To be stopped before C{ledger}.
     """
-    worker = Worker(IWorkerReactor(reactor), "received reports", READ_TIMEOUT)
+    every: IWorkerReactor = reactor  # type: ignore[assignment]  # all real ones are
+    worker = Worker(every, "received reports", READ_TIMEOUT)
     return ReportIntake(ledger.received, ReportReader(reactor, [worker]), observers)
 
 
