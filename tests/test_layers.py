@@ -52,8 +52,8 @@ PURE = {
     "ledger/migrations/versions/0001_ledger.py",
     "ledger/migrations/versions/0002_evaluations.py",
     "ledger/migrations/versions/0005_received.py",
-    "ledger/receivedtables.py",
-    "ledger/receivedvalues.py",
+    "ledger/received/tables.py",
+    "ledger/received/values.py",
     "ledger/tables.py",
     "mailbox/names.py",
     "message/addresses.py",
@@ -173,6 +173,8 @@ LOOPS = {
         "DMARC evaluates SPF and DKIM results, and a check of a message includes "
         "its DMARC evaluation."
     ),
+    ("ledger", "ledger/received"): "The ledger opens this store, which uses its "
+    "database and writer.",
     ("cli", "lab"): "The lab prints tables with cli/output; cli/lab starts it.",
 }
 

@@ -18,8 +18,8 @@ from twisted.internet.interfaces import IReactorFromThreads
 from moxtls.ledger.database import Database, beginWith, migrate
 from moxtls.ledger.evaluations import EvaluationStore
 from moxtls.ledger.groupcommit import makeReader, makeWriter
-from moxtls.ledger.listenerhistory import ListenerHistory
-from moxtls.ledger.receivedreports import ReceivedReportStore
+from moxtls.ledger.received.listenerhistory import ListenerHistory
+from moxtls.ledger.received.store import ReceivedReportStore
 from moxtls.ledger.reports import ReportArchive
 from moxtls.ledger.stores import Leases, PolicyStore, SenderHistory, Suppressions
 from moxtls.ledger.tables import ledgerIdentity

@@ -7,15 +7,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moxtls.dates import DAY
-from moxtls.ledger import receivedexpiry, receivedvalues
+from moxtls.ledger.received import expiry, values
 from moxtls.received.types import (
     AddResult,
     ReceivedKind,
     RefusedReport,
     ReportFilter,
 )
-from tests.ledger.receivedcontracts import MANY, TUESDAY, WEDNESDAY, ReceivedBase
-from tests.ledger.receivedvalues import (
+from tests.ledger.received.contracts import MANY, TUESDAY, WEDNESDAY, ReceivedBase
+from tests.ledger.received.values import (
     FAILED,
     HTTPS,
     MONDAY,
@@ -68,7 +68,7 @@ class RefusedContract(ReceivedBase):
         """
         Only the latest are kept.
         """
-        self.patch(receivedexpiry, "MAX_REFUSED", 3)
+        self.patch(expiry, "MAX_REFUSED", 3)
         self.add(dmarc())
         self.refuse(*[refused(str(n), dmarc(reportID=str(n))) for n in range(6)])
         kept = [each.refused for each in self.listed(refused=True)]
@@ -80,14 +80,14 @@ class RefusedContract(ReceivedBase):
         The oldest go if all are too large, and those that are too large by themselves
         are kept without their raw form.
         """
-        self.patch(receivedexpiry, "MAX_REFUSED_OCTETS", 25)
+        self.patch(expiry, "MAX_REFUSED_OCTETS", 25)
         for number in range(4):
             report = replace(dmarc(), raw=b"x" * 10)
             self.refuse(refused(str(number), report))
         self.assertEqual(
             [each.refused for each in self.listed(refused=True)], ["3", "2"]
         )
-        huge = replace(dmarc(), raw=bytes(receivedvalues.MAX_REFUSED_RAW + 1))
+        huge = replace(dmarc(), raw=bytes(values.MAX_REFUSED_RAW + 1))
         self.refuse(refused("huge", huge))
         last = self.listed(refused=True)[0]
         self.assertEqual((last.refused, last.size), ("huge", 0))
@@ -184,7 +184,7 @@ class ExpiryContract(ReceivedBase):
         """
         Details are kept as long as a report of their time is.
         """
-        month = receivedvalues.MONTH
+        month = values.MONTH
         start = MONDAY - MONDAY % month
         self.add(
             *[dmarc(Row(envelopeFrom="x"), day=start + n * month) for n in range(3)]

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.ledger.test_receivedreports -*-
+# -*- test-case-name: tests.ledger.received.test_store -*-
 """
 The tables of received reports, and of TLS events of this host's listeners.  No I/O.
 
@@ -46,7 +46,7 @@ receivedReport = Table(
     "received_report",
     metadata,
     Column("number", _number(), primary_key=True, autoincrement=False),
-    # moxtls.ledger.receivedvalues.State.
+    # moxtls.ledger.received.values.State.
     Column("state", Integer, nullable=False),
     # A digest of submitter, identifier and period; NULL unless accepted.
     Column("identity", LargeBinary, nullable=True),
@@ -203,7 +203,7 @@ receivedRow = Table(
 receivedDetail = Table(
     "received_dmarc_detail",
     metadata,
-    # moxtls.ledger.receivedvalues.monthOf.
+    # moxtls.ledger.received.values.monthOf.
     Column("month", Integer, primary_key=True, autoincrement=False),
     Column("digest", LargeBinary, primary_key=True),
     Column("content", Text, nullable=False),

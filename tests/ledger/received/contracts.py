@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from moxtls.dates import DAY, HOUR
-from moxtls.ledger import receivedvalues, receivedwriting
+from moxtls.ledger.received import values, writing
 from moxtls.received.interfaces import IReceivedReportStore
 from moxtls.received.types import (
     MAX_REPORTERS,
@@ -35,7 +35,7 @@ from moxtls.received.types import (
 )
 from moxtls.tlsrpt.parse import ReceivedFailure
 from tests.ledger.contracts import Contract
-from tests.ledger.receivedvalues import (
+from tests.ledger.received.values import (
     FAILED,
     HTTPS,
     MAIL,
@@ -56,7 +56,7 @@ from tests.ledger.receivedvalues import (
 TUESDAY = MONDAY + 1
 WEDNESDAY = MONDAY + 2
 #: More than are stored in one step, when rows come one in a block.
-MANY = receivedwriting.BLOCKS_AT_ONCE * 3 + 1
+MANY = writing.BLOCKS_AT_ONCE * 3 + 1
 
 
 class ReceivedBase(Contract):
@@ -382,7 +382,7 @@ class ReceivedContract(ReceivedBase):
         (row, *_) = self.got(self.store.dmarcRows(ReportFilter(), 9))
         self.assertLess(len(row.source + row.detail), 1000)
         (whole,) = self.got(self.store.tlsRows(ReportFilter(), 9))
-        self.assertEqual(whole.policy.failed, receivedvalues.MAX_MESSAGES)
+        self.assertEqual(whole.policy.failed, values.MAX_MESSAGES)
 
     def test_withoutDomain(self) -> None:
         """
@@ -579,7 +579,7 @@ class DMARCContract(ReceivedBase):
         """
         Reports beyond the size of a transaction are stored by the next ones.
         """
-        self.patch(receivedwriting, "MAX_ROWS_AT_ONCE", 2)
+        self.patch(writing, "MAX_ROWS_AT_ONCE", 2)
         self.add(*[dmarc(Row(), Row(), reportID=str(n)) for n in range(5)])
         self.assertEqual(self.messages(), {PASSED: 10})
 
@@ -695,8 +695,8 @@ class TLSContract(ReceivedBase):
         """
         The causes of a report are bounded; no session is lost.
         """
-        self.patch(receivedvalues, "MAX_FAILURES", 5)
-        self.patch(receivedvalues, "MAX_CAUSES", 7)
+        self.patch(values, "MAX_FAILURES", 5)
+        self.patch(values, "MAX_CAUSES", 7)
         failures = [ReceivedFailure(f"type{n % 4}", 1, str(n)) for n in range(50)]
         self.add(tls(policy(failures=failures)))
         groups = self.got(self.store.tlsFailures(ORG, 0, 99_999, 99))

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.ledger.test_receivedreports -*-
+# -*- test-case-name: tests.ledger.received.test_store -*-
 """
 Collects received reports, and writes them: each table with one statement, and each sum
 once.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from moxtls.ledger.bounds import MAX_IP_LENGTH, MAX_NAME_LENGTH, clean
-from moxtls.ledger.receivedtables import (
+from moxtls.ledger.received.tables import (
     receivedDetail,
     receivedDMARCDay,
     receivedDomain,
@@ -26,7 +26,7 @@ from moxtls.ledger.receivedtables import (
     receivedSource,
     receivedTLSDay,
 )
-from moxtls.ledger.receivedvalues import (
+from moxtls.ledger.received.values import (
     MAX_REFUSED_RAW,
     MAX_ROW_DETAIL,
     MAX_TYPE_LENGTH,

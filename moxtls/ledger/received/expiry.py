@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.ledger.test_receivedreports -*-
+# -*- test-case-name: tests.ledger.received.test_store -*-
 """
 Removes received reports, in small steps.
 
@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from moxtls.dates import DAY
-from moxtls.ledger.receivedtables import (
+from moxtls.ledger.received.tables import (
     receivedDetail,
     receivedDMARCDay,
     receivedDomain,
@@ -37,7 +37,7 @@ from moxtls.ledger.receivedtables import (
     receivedSource,
     receivedTLSDay,
 )
-from moxtls.ledger.receivedvalues import (
+from moxtls.ledger.received.values import (
     MAX_REFUSED,
     MAX_REFUSED_OCTETS,
     State,
@@ -45,7 +45,7 @@ from moxtls.ledger.receivedvalues import (
     monthOf,
     organizationNumber,
 )
-from moxtls.ledger.receivedwriting import reserveNumbers
+from moxtls.ledger.received.writing import reserveNumbers
 from moxtls.received.types import ReceivedKind
 
 _r = receivedReport.c

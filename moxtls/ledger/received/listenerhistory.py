@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.ledger.test_receivedreports -*-
+# -*- test-case-name: tests.ledger.received.test_store -*-
 """
 The store of TLS events of this host's listeners.
 """
@@ -15,8 +15,8 @@ from zope.interface import implementer
 from moxtls.dates import HOUR
 from moxtls.ledger.bounds import MAX_NAME_LENGTH, MAX_REASON, clean
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
-from moxtls.ledger.receivedtables import listenerCertificate, listenerFailure
-from moxtls.ledger.receivedvalues import (
+from moxtls.ledger.received.tables import listenerCertificate, listenerFailure
+from moxtls.ledger.received.values import (
     MAX_LISTENER_REASONS,
     OTHER_REASONS,
     decodeNames,

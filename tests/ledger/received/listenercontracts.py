@@ -9,7 +9,7 @@ from dataclasses import replace
 from zope.interface.verify import verifyObject
 
 from moxtls.dates import DAY, HOUR
-from moxtls.ledger import receivedvalues
+from moxtls.ledger.received import values
 from moxtls.received.interfaces import IListenerHistory
 from moxtls.received.types import (
     CertificateSeen,
@@ -65,8 +65,8 @@ class HistoryOfListenersContract(Contract):
             )
         found = self.got(self.history.failures(0, HOUR))
         self.assertEqual(sum(each.count for each in found), 450)
-        self.assertEqual(len(found), receivedvalues.MAX_LISTENER_REASONS + 1)
-        self.assertIn(receivedvalues.OTHER_REASONS, {each.reason for each in found})
+        self.assertEqual(len(found), values.MAX_LISTENER_REASONS + 1)
+        self.assertIn(values.OTHER_REASONS, {each.reason for each in found})
 
     def seen(
         self, since: float, fingerprint: str, listener: str = "mx"

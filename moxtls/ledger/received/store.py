@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.ledger.test_receivedreports -*-
+# -*- test-case-name: tests.ledger.received.test_store -*-
 """
 The store of received reports.
 """
@@ -13,10 +13,10 @@ from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from moxtls.ledger import receivedquestions as questions
 from moxtls.ledger.groupcommit import GroupCommitWriter, GroupReader
-from moxtls.ledger.receivedexpiry import expire, limitRefused
-from moxtls.ledger.receivedwriting import (
+from moxtls.ledger.received import questions
+from moxtls.ledger.received.expiry import expire, limitRefused
+from moxtls.ledger.received.writing import (
     BLOCKS_AT_ONCE,
     addAll,
     addBlocks,
@@ -46,7 +46,7 @@ from moxtls.received.types import (
 class ReceivedReportStore:
     """
     Stores received reports in tables of reports, rows and sums:
-    L{moxtls.ledger.receivedtables}.
+    L{moxtls.ledger.received.tables}.
     """
 
     def __init__(self, writer: GroupCommitWriter, reader: GroupReader) -> None:

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.ledger.test_receivedreports -*-
+# -*- test-case-name: tests.ledger.received.test_store -*-
 """
 Stores received reports.
 
@@ -15,9 +15,9 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from moxtls.ledger.bounds import clean
 from moxtls.ledger.database import LedgerUnavailable
-from moxtls.ledger.receivedbatch import Batch, Head, countsByDomain, totals
-from moxtls.ledger.receivedtables import receivedReport, receivedSequence
-from moxtls.ledger.receivedvalues import State, claimedDomains, identityOf
+from moxtls.ledger.received.batch import Batch, Head, countsByDomain, totals
+from moxtls.ledger.received.tables import receivedReport, receivedSequence
+from moxtls.ledger.received.values import State, claimedDomains, identityOf
 from moxtls.ledger.tables import chunks, insertInto
 from moxtls.received.types import (
     AcceptedReport,

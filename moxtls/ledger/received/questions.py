@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.ledger.test_receivedreports -*-
+# -*- test-case-name: tests.ledger.received.test_store -*-
 """
 Reads received reports: lists, rows, and sums over days.
 """
@@ -24,7 +24,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from moxtls.ledger.receivedtables import (
+from moxtls.ledger.received.tables import (
     receivedDetail,
     receivedDMARCDay,
     receivedDomain,
@@ -37,7 +37,7 @@ from moxtls.ledger.receivedtables import (
     receivedSource,
     receivedTLSDay,
 )
-from moxtls.ledger.receivedvalues import (
+from moxtls.ledger.received.values import (
     MONTH,
     State,
     decodeNames,

@@ -1,6 +1,6 @@
 """
-Tests for L{moxtls.ledger.receivedreports} and L{moxtls.ledger.listenerhistory}: the
-contracts, on each database and in memory; several nodes; crashes.
+Tests for L{moxtls.ledger.received}: the contracts of the stores, on each database and
+in memory; several nodes; crashes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from sqlalchemy import Connection, create_engine, event, text
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.ledger import receivedquestions as questions
 from moxtls.ledger.database import Database, LedgerUnavailable, migrate
 from moxtls.ledger.ledger import Ledger, MemoryDatabase, MemoryLedger
-from moxtls.ledger.receivedwriting import (
+from moxtls.ledger.received import questions
+from moxtls.ledger.received.writing import (
     addAll,
     addBlocks,
     beginReport,
@@ -35,15 +35,16 @@ from moxtls.received.types import (
     StoredDMARCRow,
 )
 from tests.ledger.contracts import Contract, Stores
-from tests.ledger.listenercontracts import HistoryOfListenersContract
-from tests.ledger.receivedcontracts import (
+from tests.ledger.received.contracts import (
     MANY,
     DMARCContract,
     ReceivedBase,
     ReceivedContract,
     TLSContract,
 )
-from tests.ledger.receivedvalues import (
+from tests.ledger.received.listenercontracts import HistoryOfListenersContract
+from tests.ledger.received.retentioncontracts import ExpiryContract, RefusedContract
+from tests.ledger.received.values import (
     HTTPS,
     MAIL,
     MONDAY,
@@ -56,7 +57,6 @@ from tests.ledger.receivedvalues import (
     refused,
     tls,
 )
-from tests.ledger.retentioncontracts import ExpiryContract, RefusedContract
 from tests.ledger.test_ledger import OnPostgres, OnSQLite, emptied, sharedURL
 from tests.ledger.test_sharing import NODES, Sharing
 from tests.ledger.threads import Inbox
@@ -64,12 +64,12 @@ from tests.ledger.threads import Inbox
 #: Adds a large report, and waits after some steps; the argument is the ledger's URL.
 CRASH = """
 import sys, time
-from moxtls.ledger import receivedwriting
+from moxtls.ledger.received import writing
 from moxtls.ledger.ledger import Ledger
-from tests.ledger.test_receivedreports import LARGE
-from tests.ledger.receivedvalues import accepted
+from tests.ledger.received.test_store import LARGE
+from tests.ledger.received.values import accepted
 
-write, left = receivedwriting.Batch.write, [3]
+write, left = writing.Batch.write, [3]
 
 def slowly(self, connection):
     left[0] -= 1
@@ -78,7 +78,7 @@ def slowly(self, connection):
         time.sleep(1000)
     write(self, connection)
 
-receivedwriting.Batch.write = slowly
+writing.Batch.write = slowly
 Ledger(None, sys.argv[1]).received.add(accepted(LARGE))
 """
 LARGE = dmarc(*[Row(messages=n) for n in range(MANY)], rowsOfBlock=1, reportID="large")

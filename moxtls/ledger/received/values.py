@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.ledger.test_receivedreports -*-
+# -*- test-case-name: tests.ledger.received.test_store -*-
 """
 Received reports as they are stored: limits on what strangers control, keys, and JSON.
 No I/O.

@@ -1,0 +1,3 @@
+"""
+The tables and the store of received reports.
+"""
