@@ -1,5 +1,5 @@
 """
-Draws docs/loops.svg, the picture of the two feedback loops: C{python docs/loops.py}.
+Draws docs/loops.svg, the picture of the feedback loops: C{python docs/loops.py}.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-WIDTH, HEIGHT = 880, 400
+WIDTH, HEIGHT = 880, 594
 BOX_WIDTH, BOX_HEIGHT, GAP = 152, 74, 20
 LEFT = 20
 
@@ -38,6 +38,17 @@ LOOPS: Sequence[tuple[str, Sequence[Box], str]] = (
         ),
         "as often as it asks, by mail: who sends in its name, and what passes",
     ),
+    (
+        "Reports about you",
+        (
+            ("Other mail host", "sends to you, receives", "mail in your name"),
+            ("Report", "TLS or DMARC, by mail,", "HTTPS or import"),
+            ("Check", "DKIM or DMARC", "of its submitter"),
+            ("Ledger", "results per domain,", "day and source"),
+            ("Summary", "what failed, why,", "what to do"),
+        ),
+        "once you have mended it: sessions that succeed, and mail that passes",
+    ),
 )
 
 
@@ -54,7 +65,7 @@ def _picture() -> Iterator[str]:
         f'width="{WIDTH}" height="{HEIGHT}" role="img" '
         'font-family="Helvetica, Arial, sans-serif" font-size="12" fill="#1f2933">'
     )
-    yield "<title>The two feedback loops of moxtls</title>"
+    yield "<title>The feedback loops of moxtls</title>"
     yield (
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" '
         'markerWidth="8" markerHeight="8" orient="auto">'
