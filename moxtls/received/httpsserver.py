@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
@@ -72,6 +73,9 @@ MAX_NETWORK_MEMORY = 2 * MAX_INPUT
 #: client that is still sending when the connection is closed wouldn't see the reason.
 MAX_DISCARDED = 2**20
 DISCARD_TIMEOUT = 5
+#: Octets of the pieces in which a request is kept: clients may send it in chunks of one
+#: octet, which would need 40 times their memory.
+MIN_PIECE = 64 * 1024
 #: Header fields of a request, and their octets.
 MAX_FIELDS = 100
 MAX_HEADER = 16 * 1024
@@ -206,7 +210,7 @@ class ReportServerFactory(ServerFactory):
             self._logLimit("MaxMessageRate", source)
         return isAllowed
 
-    def take(self, content: list[bytes], client: str) -> Deferred[Answer]:
+    def take(self, content: list[bytes | bytearray], client: str) -> Deferred[Answer]:
         """
         Store the report in a request.
 
@@ -230,7 +234,7 @@ class ReportServerFactory(ServerFactory):
             self._closed = Deferred()
             await self._closed
 
-    async def _take(self, content: list[bytes], client: str) -> Answer:
+    async def _take(self, content: list[bytes | bytearray], client: str) -> Answer:
         origin = Origin(Channel.HTTPS, client, "", self.now())
         judge = partial(judgeSent, origin=origin, ours=self._ours)
         network = networkOf(client).network
@@ -312,7 +316,7 @@ class ReportRequest(Request):
         self._refusal: Answer | None = None
         self._isAnswered = False
         self._isComplete = False
-        self._chunks: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
         self._size = 0
         self._discarded = 0
         self._timer: IDelayedCall | None = None
@@ -348,7 +352,17 @@ class ReportRequest(Request):
             self._refuse(Answer(503, "too many reports at a time; try again later"))
         else:
             self._size += len(data)
-            self._chunks.append(data)
+            if len(data) >= MIN_PIECE:
+                self._pieces.append(data)
+            else:
+                self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        last = self._pieces[-1] if self._pieces else b""
+        if isinstance(last, bytearray) and len(last) < MIN_PIECE:
+            last += data
+        else:
+            self._pieces.append(bytearray(data))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """
@@ -379,9 +393,9 @@ class ReportRequest(Request):
         clock = self._server.clock
         self._timer = clock.callLater(RESPONSE_TIMEOUT, self._respond, late)
         self.isTaken = True
-        chunks, self._chunks = self._chunks, []
+        pieces, self._pieces = self._pieces, []
         size, self._size = self._size, 0
-        taking = self._server.take(chunks, self._client)
+        taking = self._server.take(pieces, self._client)
         taking.addBoth(self._taken, size)
         taking.addCallback(self._respond)
         taking.addErrback(self._failed)
@@ -405,7 +419,7 @@ class ReportRequest(Request):
         """
         self._server.memory.giveBack(self._network, self._size)
         self._size = 0
-        self._chunks.clear()
+        self._pieces.clear()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
@@ -430,7 +444,7 @@ class ReportRequest(Request):
         self._isAnswered = True
         self._release()
         content = answer.content
-        self.setResponseCode(answer.status)
+        self.setResponseCode(answer.status, HTTPStatus(answer.status).phrase.encode())
         self.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
         self.setHeader(b"Content-Length", b"%d" % len(content))
         self.setHeader(b"X-Content-Type-Options", b"nosniff")
@@ -478,6 +492,14 @@ class ReportChannel(HTTPChannel):
 
     def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
         return self.server.clock.callLater(period, func)
+
+    def headerReceived(self, line: bytes) -> bool:
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:
+            # A Content-Length with more digits than Python converts.
+            self.abort()
+            return False
 
     def timeoutConnection(self) -> None:
         # Not logged: strangers decide how often it happens.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -300,6 +301,7 @@ class RequestTests(HTTPSServerCase):
         for data in (
             b"EHLO x\r\n",
             b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: " + b"1" * 5000 + b"\r\n\r\n",
             b"POST / HTTP/1.1\r\nContent-Length: 1\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n",
             b"POST / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
@@ -496,6 +498,25 @@ class LimitTests(HTTPSServerCase):
         last.protocol.dataReceived(b"x" * 100)
         self.assertEqual(self.responses(last)[0][0], 400)
         self.assertEqual(self.responses(begin("192.0.2.1")), [])
+
+    def test_tinyChunks(self) -> None:
+        """
+        RFC 9112 7.1: chunks of a few octets take little more memory than those octets.
+        """
+        transport = self.connect()
+        fields = b"Transfer-Encoding: chunked\r\n\r\n"
+        head = f"POST / HTTP/1.1\r\nContent-Type: {JSON}\r\n".encode()
+        transport.protocol.dataReceived(head + fields)
+        count = 100_000
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(10):
+            transport.protocol.dataReceived(b"2\r\nab\r\n" * (count // 10))
+        after, _ = tracemalloc.get_traced_memory()
+        self.assertLess(after - before, 3 * 2 * count)
+        transport.protocol.dataReceived(b"0\r\n\r\n")
+        self.assertEqual(self.responses(transport)[0][0], 400)
 
     def test_forwarded(self) -> None:
         """
