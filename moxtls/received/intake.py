@@ -47,7 +47,7 @@ MAX_REFUSED = 20
 MAX_PENDING = 100
 
 #: The octets of an input, in any pieces, or the path of a file.
-Input = bytes | str | Sequence[bytes]
+Input = bytes | str | Sequence[bytes | bytearray]
 Judged = AcceptedReport | RefusedReport
 #: Decides about one report.
 Judge = Callable[[ParsedReport], Judged]
