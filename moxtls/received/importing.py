@@ -24,7 +24,6 @@ from moxtls.received.types import (
     Origin,
     ParsedReport,
     ReadResult,
-    ReceivedKind,
     RefusedReport,
     Unreadable,
 )
@@ -230,7 +229,7 @@ class Importer:
         # A path may have octets that are no text.
         sender = name.encode("utf-8", "backslashreplace").decode()
         origin = Origin(Channel.IMPORT, sender, "", self._now())
-        judged = judge(report, origin, _domainsOf(report))
+        judged = judge(report, origin, report.domains)
         if isinstance(judged, RefusedReport):
             self._refuse(name, judged.reason)
             return
@@ -244,7 +243,7 @@ class Importer:
     def _added(self, result: AddResult, report: ParsedReport) -> None:
         counts = self.counts
         counts.results[result] += 1
-        domains = _domainsOf(report)
+        domains = report.domains
         if not any(map(self._isConfigured, domains)):
             counts.unconfigured += 1
             if len(counts.domains) < MAX_DOMAINS:
@@ -270,13 +269,3 @@ def _sizeOf(found: Input) -> int:
 
 def _arguments(batch: list[Input]) -> tuple[tuple[bytes | str, str], ...]:
     return tuple((each.source, each.name) for each in batch)
-
-
-def _domainsOf(report: ParsedReport) -> tuple[str, ...]:
-    """
-    The domains that a report is about, each once.
-    """
-    if report.kind is not ReceivedKind.TLS:
-        return (report.domain,)
-    domains = (each.domain or report.domainHint for each in report.policies)
-    return tuple(filter(None, dict.fromkeys(domains)))

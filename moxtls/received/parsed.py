@@ -64,6 +64,8 @@ LAST_SECOND = 4102444800
 #: Characters of a text that has no other limit.
 MAX_TEXT = 300
 _MAX_ADDRESS = 64
+# Characters of a text that is no domain.
+_MAX_SHOWN = 80
 _DIGEST = 16
 # Canonical addresses (RFC 5952 4), most of all: ipaddress takes several times as long.
 # Behind "::" it takes at most six groups that one group can't stand for.
@@ -103,7 +105,7 @@ def policyDomain(text: str, where: str) -> str:
     try:
         return Domain.parse(text).ascii
     except InvalidDomain:
-        _refuse(where, f"{text[:80]!r} is not a domain")
+        _refuse(where, f"{text[:_MAX_SHOWN]!r} is not a domain")
 
 
 def checkPeriod(start: int, end: int) -> None:
@@ -135,7 +137,7 @@ def parsedTLS(report: ReceivedTLSReport, raw: bytes, hint: str) -> ParsedReport:
     @raise MalformedReport: It can't be stored.
     """
     checkPeriod(report.start, report.end)
-    policies = tuple(map(_policy, report.policies, range(len(report.policies))))
+    policies = tuple(map(_policy, report.policies))
     failed = sum(each.failed for each in policies)
     total = failed + sum(each.succeeded for each in policies)
     _checkTotal(total)
@@ -166,12 +168,18 @@ def _identity(
     return (report.organization, report.reportID, report.start, report.end)
 
 
-def _policy(policy: ReceivedPolicy, number: int) -> ReceivedPolicy:
-    where = f"report.policies[{number}].policy.policy-domain"
+def _policy(policy: ReceivedPolicy) -> ReceivedPolicy:
+    domain = policy.domain
+    if domain:
+        try:
+            domain = Domain.parse(domain).ascii
+        except InvalidDomain:
+            # The other policies count.  In quotes it is no domain in any case.
+            domain = repr(domain[:_MAX_SHOWN])
     return replace(
         policy,
         type=policy.type.lower(),
-        domain=policyDomain(policy.domain, where) if policy.domain else "",
+        domain=domain,
         failures=tuple(map(_failure, policy.failures)),
     )
 

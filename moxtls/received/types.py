@@ -17,6 +17,7 @@ from enum import IntFlag, StrEnum
 from typing import NamedTuple
 
 from moxtls.dates import DAY
+from moxtls.domain import Domain, InvalidDomain
 from moxtls.tlsrpt.parse import ReceivedPolicy
 
 Fields = tuple[tuple[str, str], ...]
@@ -177,7 +178,8 @@ class ParsedReport:
         failure report.
     @ivar total: Messages or sessions.
     @ivar failed: Those that failed DMARC, or sessions that failed.
-    @ivar policies: Of a TLS report.
+    @ivar policies: Of a TLS report.  Where the policy domain is none, it is a quoted
+        text.
     @ivar blocks: Encoded L{RowBlock}s of a DMARC report.
     @ivar content: A digest of what is reported, equal for all copies of a report
         however they are packed.
@@ -208,6 +210,24 @@ class ParsedReport:
         The day that the report belongs to.
         """
         return dayOf((self.start + self.end) // 2)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """
+        The domains that the report is about, each once.
+        """
+        if self.kind is not ReceivedKind.TLS:
+            return (self.domain,)
+        named = (each.domain or self.domainHint for each in self.policies)
+        return tuple(filter(_isDomain, dict.fromkeys(named)))
+
+
+def _isDomain(text: str) -> bool:
+    try:
+        Domain.parse(text)
+    except InvalidDomain:
+        return False
+    return True
 
 
 def dayOf(second: float) -> int:

@@ -342,6 +342,17 @@ class JudgeTests(SynchronousTestCase):
         found = self.counted(tlsReport(*names))
         self.assertEqual(found, ({"our.example", "mx.our.example"}, names))
 
+    def test_unusableDomain(self) -> None:
+        """
+        A policy whose domain is none is not counted (RFC 8460 4.4), and not taken to
+        be about the domain that the message names; the others are.
+        """
+        names = ["our.example", "'*.our.example'"]
+        found = self.counted(tlsReport(*names), "mx.our.example")
+        self.assertEqual(found, ({"our.example"}, names))
+        reason = "it is about '*.our.example', none of the domains of this host"
+        self.assertEqual(self.refusal(tlsReport(*names[1:]), "our.example"), reason)
+
     def test_withoutDomain(self) -> None:
         """
         A policy without a domain is about the one that the message or file says,

@@ -291,6 +291,20 @@ class TLSTests(SynchronousTestCase):
         )
         self.assertEqual(read(data, "x!not a domain!1!2.json").domainHint, "")
 
+    def test_unusableDomain(self) -> None:
+        """
+        A policy domain that is none doesn't lose the other policies (RFC 8460 4.4): its
+        policy is kept, with the text in quotes, and is about no domain, also if the
+        file name has one.
+        """
+        value = json.loads(tlsReport(domain="example.org"))
+        for text in ("*.example.net", "a b", "x\r\ny.example", "." * 300):
+            bad = json.loads(tlsReport(domain=text))["policies"]
+            value["policies"] = [*bad, *value["policies"][-1:]]
+            report = read(json.dumps(value).encode(), "x!other.example!1!2.json")
+            self.assertEqual(report.policies[0].domain, repr(text[:80]))
+            self.assertEqual(report.domains, ("example.org",))
+
     def test_content(self) -> None:
         """
         Formatting and packing have no effect on the digest.
@@ -316,10 +330,9 @@ class TLSTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        Unusable domains and periods are refused with their place.
+        Unusable periods are refused with the reason.
         """
         for data, reason in (
-            (tlsReport(domain="a b"), "report.policies[0].policy.policy-domain: 'a b'"),
             (tlsReport().replace(b"23T23:59", b"22T23:59"), "before it begins"),
             (tlsReport().replace(b"2026-11-23T00", b"1026-11-23T00"), "plausible"),
         ):
