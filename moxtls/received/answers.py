@@ -242,7 +242,8 @@ def _concludeTLS(
         return Conclusion(Verdict.NO_DATA, "no TLS report about these days")
     latest = max([each.day for each in days] + [each.lastDay for each in reasons])
     current = [each for each in reasons if latest - each.lastDay < OVER_AFTER]
-    isCurrent = bool(current) or any(each.failed for each in days[-OVER_AFTER:])
+    recent = [each for each in days if latest - each.day < OVER_AFTER]
+    isCurrent = bool(current) or any(each.failed for each in recent)
     what = f"{number(failed)} of {count(total, 'session')} failed"
     if not failed and current:
         # Without an enforced policy, mail is delivered all the same.
@@ -251,7 +252,7 @@ def _concludeTLS(
         return Conclusion(
             Verdict.LOOK,
             f"{sessions} had a defect, though mail was delivered: {_about(main)}",
-            min(each.firstDay for each in current),
+            main.firstDay,
             main.explanation.remedy,
         )
     if not failed or not total:
@@ -260,16 +261,34 @@ def _concludeTLS(
     if not isCurrent:
         ended = max((each.day for each in days if each.failed), default=latest)
         return Conclusion(Verdict.FINE, f"{what}, the last on {dayName(ended)}")
-    verdict = _grade(failed, total, days[-OVER_AFTER:])
+    verdict = _grade(failed, total, recent)
     if not current:
         return Conclusion(verdict, f"{what}, for no stated reason")
     if verdict is Verdict.FINE:
         return Conclusion(verdict, f"{what}, which is normal")
     main = current[0]
-    since = min(each.firstDay for each in current)
+    since = max(main.firstDay, _failingSince(days))
     return Conclusion(
         verdict, f"{what}: {_about(main)}", since, main.explanation.remedy
     )
+
+
+def _failingSince(days: Sequence[DayCount]) -> int:
+    """
+    The first day of the failures that go on: those before were over by then.
+
+    @param days: By day; at least one has failures.
+    """
+    lastFailed = since = next(each.day for each in days if each.failed)
+    lastPassed = -1
+    for each in days:
+        if not each.failed:
+            lastPassed = each.day
+            continue
+        if lastPassed - lastFailed >= OVER_AFTER:
+            since = each.day
+        lastFailed = each.day
+    return since
 
 
 def _about(reason: FailureReason) -> str:
@@ -283,7 +302,7 @@ def _grade(failed: int, total: int, recent: Sequence[DayCount]) -> Verdict:
     """
     The verdict for failures that aren't over.
 
-    @param recent: The latest days with reports.
+    @param recent: The days with reports of the latest L{OVER_AFTER}.
     """
     recently = sum(each.failed for each in recent)
     ofRecent = sum(each.total for each in recent)
@@ -356,13 +375,14 @@ def dmarcDays(days: Iterable[DMARCDay]) -> tuple[DayCount, ...]:
     )
 
 
-def recentDays(days: Sequence[DMARCDay]) -> tuple[int, int]:
+def recentDays(days: Sequence[DMARCDay], first: int) -> tuple[int, int]:
     """
     The first and last of the days that decide whether something is over.
 
     @param days: By day; not empty.
+    @param first: The first day of the span.
     """
-    return days[-1].day - OVER_AFTER + 1, days[-1].day
+    return max(first, days[-1].day - OVER_AFTER + 1), days[-1].day
 
 
 def _concludeDMARC(

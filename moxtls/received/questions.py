@@ -186,7 +186,8 @@ class ReportQuestions:
         days = await store.dmarcDays(name, first, last)
         recent: tuple[DMARCSource, ...] = ()
         if days:
-            recent = await store.dmarcSources(name, *recentDays(days), MAX_SOURCES)
+            latest = recentDays(days, first)
+            recent = await store.dmarcSources(name, *latest, MAX_SOURCES)
         published = published or await self.published(domain)
         own = replace(await self._ownHosts(), domain=name)
         names = await self._namesOf(sources)

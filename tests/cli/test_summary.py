@@ -15,6 +15,7 @@ import moxtls
 from moxtls.dates import DAY
 from moxtls.dns.types import RRType
 from moxtls.received import questions
+from moxtls.received.answers import dayOfNumber
 from tests.cli.commands import columns
 from tests.cli.network import NetworkCommandCase, reactor
 from tests.received.filling import Row, accept, aggregateReport, fill
@@ -187,6 +188,22 @@ class SummaryTests(NetworkCommandCase):
             self.dns.zone.put("_dmarc.strict.example", RRType.TXT, record)
             found = await self.good("summary", "strict.example", "--json")
             self.assertEqual(found["dmarc"]["verdict"], verdict)
+
+    async def test_span(self) -> None:
+        """
+        Nothing before the days that are asked for has a part in the answer.
+        """
+        ledger = self.ledger()
+        for ago, source in ((3, "203.0.113.9"), (1, "198.51.100.9")):
+            rows = [Row("192.0.2.1", 50, "span.example"), Row(source, 50, "")]
+            data = aggregateReport(self.today - ago, rows, domain="span.example")
+            await accept(ledger, data, 1.0)
+        await ledger.stop()
+        words = ("summary", "span.example", "--json", "--no-dns", "--days")
+        for days, first, others in (("2", 1, ""), ("4", 3, " and 1 other")):
+            found = (await self.good(*words, days))["dmarc"]
+            self.assertEqual(found["since"], str(dayOfNumber(self.today - first)))
+            self.assertTrue(found["sentence"].endswith(f"0.0/24{others}"), found)
 
     async def test_readiness(self) -> None:
         """

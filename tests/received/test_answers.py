@@ -5,6 +5,7 @@ Tests for L{moxtls.received.answers}.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,10 +126,54 @@ class TLSTests(SynchronousTestCase):
         """
         What is wrong has a first day, and a remedy.
         """
-        found = tls([(900, 100)], [failures(100)])
+        found = tls([(900, 50), (900, 50)], [failures(100)])
         self.assertEqual(found.since, DAY - 1)
         self.assertIn("Renew the certificate", found.remedy)
         self.assertEqual(tls([(900, 0)]).remedy, "")
+
+    def test_sparse(self) -> None:
+        """
+        Failures are over three days before the latest report, even if the reports about
+        these days are few.
+        """
+        days = [
+            TLSDay(DAY - ago, "sts", 50, failed) for ago, failed in ((8, 50), (4, 0))
+        ]
+        days.append(TLSDay(DAY, "sts", 50, 0))
+        reasons = failureReasons([failures(50, DAY - 8)])
+        found = answerTLS("example.org", DAY - 29, DAY, days, reasons, [GOOGLE])
+        self.assertEqual(
+            found.conclusion,
+            Conclusion(FINE, "50 of 200 sessions failed, the last on 19 Nov 2026"),
+        )
+
+    def test_since(self) -> None:
+        """
+        What is wrong now began after the failures that were over before; a gap without
+        reports doesn't end them.
+        """
+        old, new = failures(50, DAY - 9), replace(failures(50), firstDay=DAY - 10)
+        good, bad = (50, 0), (0, 50)
+        for counts, ago in (
+            ([bad, *[good] * 6, bad, bad], 1),
+            ([bad, good, good, bad, good], 4),
+        ):
+            self.assertEqual(tls(counts, [old, new]).since, DAY - ago)
+        days = [TLSDay(DAY - ago, "sts", *bad) for ago in (10, 0)]
+        reasons = failureReasons([old, new])
+        found = answerTLS("example.org", DAY - 29, DAY, days, reasons, [GOOGLE])
+        self.assertEqual(found.conclusion.since, DAY - 10)
+
+    def test_mainReason(self) -> None:
+        """
+        Since when is that of the reason in the sentence, whatever else fails now and
+        then.
+        """
+        other = replace(failures(2, kind="validation-failure"), firstDay=DAY - 3)
+        found = tls(
+            [(999, 1), (1000, 0), (500, 500), (499, 501)], [failures(1000), other]
+        )
+        self.assertEqual(found.since, DAY - 1)
 
     def test_reasons(self) -> None:
         """
