@@ -16,6 +16,7 @@ from moxtls.mtasts.policy import Mode, STSPolicy, matchesPolicy
 from moxtls.received.answers import (
     NORMAL_SHARE,
     DMARCAnswer,
+    FailureReason,
     TLSAnswer,
     count,
     isOwn,
@@ -234,18 +235,25 @@ def _stsBlockers(published: PublishedRecords, tls: TLSAnswer) -> Iterator[Blocke
                     0,
                     "Add it to the policy, and change the id in its record.",
                 )
+    reasons = list(filter(_isForSTS, tls.reasons))
+    if sum(each.sessions for each in reasons) <= NORMAL_SHARE * tls.total:
+        return
     days = max(1, len(tls.days))
-    for reason in tls.reasons:
-        isDANE = reason.resultType in _DANE_TYPES
-        onlyDANE = set(reason.policyTypes) == {str(PolicyType.TLSA)}
-        if isDANE or onlyDANE or reason.sessions <= NORMAL_SHARE * tls.total:
-            continue
+    for reason in reasons:
         yield Blocker(
             ", ".join(reason.hosts[:3]) or tls.domain,
             reason.explanation.title,
             reason.sessions / days,
             reason.explanation.remedy,
         )
+
+
+def _isForSTS(reason: FailureReason) -> bool:
+    """
+    True if MTA-STS has a part in a failure.
+    """
+    onlyDANE = set(reason.policyTypes) == {str(PolicyType.TLSA)}
+    return not onlyDANE and reason.resultType not in _DANE_TYPES
 
 
 def _noReports(published: PublishedRecords) -> str:
@@ -352,11 +360,13 @@ def _ownFailures(dmarc: DMARCAnswer, maxShare: float) -> Iterator[Blocker]:
     Own sources whose mail would not arrive.  Services that never pass are among them:
     they may be the domain's own, without having been set up.
     """
-    sent, _ = _sum(each for each in dmarc.sources if isOwn(each))
+    sent, failed = _sum(each for each in dmarc.sources if isOwn(each))
     days = max(1, len(dmarc.days))
     for each in dmarc.sources:
+        # Own sources are added up: many that lose few lose as much as one.
+        lost = failed if isOwn(each) else each.failed
         mayBeOwn = each.kind in (SourceKind.OURS, SourceKind.SERVICE)
-        if mayBeOwn and each.failed > maxShare * max(sent, each.messages):
+        if mayBeOwn and each.failed and lost > maxShare * sent:
             yield Blocker(
                 each.name,
                 f"{percentage(each.failed, each.messages)} of its mail fails",
@@ -369,10 +379,13 @@ def _unsigned(dmarc: DMARCAnswer) -> Iterator[Blocker]:
     """
     RFC 9989 7.4: domains with C{p=reject} must not rely solely on SPF.
     """
+    own = [each for each in dmarc.sources if isOwn(each)]
+    if sum(map(_unsignedOf, own)) <= MAX_UNSIGNED * _sum(own)[0]:
+        return
     days = max(1, len(dmarc.days))
-    for each in dmarc.sources:
-        unsigned = each.passed - each.dkim
-        if isOwn(each) and unsigned > MAX_UNSIGNED * each.messages:
+    for each in own:
+        unsigned = _unsignedOf(each)
+        if unsigned:
             yield Blocker(
                 each.name,
                 f"{percentage(unsigned, each.messages)} of its mail has no valid "
@@ -380,6 +393,13 @@ def _unsigned(dmarc: DMARCAnswer) -> Iterator[Blocker]:
                 unsigned / days,
                 f"Sign its mail with DKIM as {dmarc.domain}.",
             )
+
+
+def _unsignedOf(group: SourceGroup) -> int:
+    """
+    The messages that passed by SPF alone.
+    """
+    return group.passed - group.dkim
 
 
 def _forwarded(dmarc: DMARCAnswer) -> Iterator[Blocker]:

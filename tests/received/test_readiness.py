@@ -278,6 +278,34 @@ class DMARCTests(SynchronousTestCase):
             self.assertEqual(step.ready, ready, step)
             self.assertIn(sentence, step.sentence)
 
+    def test_addedUp(self) -> None:
+        """
+        The shares are those of all sessions, or all messages of own senders: many
+        causes that lose few lose as much as one, and one message of a source that sends
+        few is no obstacle.
+        """
+        groups = [group(1, f"certificate-{n}") for n in ("expired", "not-trusted")]
+        step = enforceStep(published(), tls(14, 100, *groups))
+        self.assertEqual((step.ready, len(step.blockers)), (Ready.NOT_YET, 2))
+
+        def own(name: str, passed: int, failed: int, unsigned: int = 0) -> SourceGroup:
+            found = source(SourceKind.OURS, passed, failed, passed - unsigned)
+            found.name = name
+            return found
+
+        table = [
+            ((own("a", 996, 4), own("b", 996, 4)), Ready.YES, Ready.NOT_YET, 2),
+            ((own("a", 996, 4), own("b", 990, 10)), Ready.NOT_YET, Ready.NOT_YET, 2),
+            ((own("a", 9999, 0), own("b", 0, 1)), Ready.YES, Ready.YES, 0),
+            ((own("a", 999, 0, 9), own("b", 9, 0, 9)), Ready.YES, Ready.NOT_YET, 2),
+            ((own("a", 9999, 0), own("b", 9, 0, 9)), Ready.YES, Ready.YES, 0),
+        ]
+        for sources, quarantine, reject, blockers in table:
+            answer = dmarc(*sources)
+            self.assertEqual(quarantineStep(published(), answer).ready, quarantine)
+            step = rejectStep(published("p=quarantine"), answer)
+            self.assertEqual((step.ready, len(step.blockers)), (reject, blockers))
+
     def test_evidence(self) -> None:
         """
         The numbers that the answer is based on, and what would be kept out.
