@@ -193,7 +193,8 @@ def _isHidden(name: str) -> bool:
 
 
 def _followed(entry: os.DirEntry[str]) -> str | Unreadable:
-    isLoop = entry.is_symlink() and entry.is_dir()
+    # Not that of the entry, which fails for a link to itself.
+    isLoop = entry.is_symlink() and os.path.isdir(entry.path)
     reason = "a symbolic link to a folder, which isn't followed"
     return Unreadable(entry.path, reason) if isLoop else entry.path
 

@@ -127,12 +127,14 @@ class FolderTests(InputCase):
         here.mkdir()
         (here / "file").symlink_to(self.folder / "there" / "a.json")
         (here / "loop").symlink_to(here)
+        (here / "self").symlink_to("self")
         (here / "gone").symlink_to(self.folder / "nowhere")
         self.assertEqual(
             self.found("here"),
             {
                 "here/file": JSON,
                 "here/loop": "a symbolic link to a folder, which isn't followed",
+                "here/self": "not a regular file",
                 "here/gone": "No such file or directory",
             },
         )
