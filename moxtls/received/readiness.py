@@ -301,8 +301,12 @@ def _dmarcStep(
 ) -> Step:
     record, listed = published.dmarc, tuple(blockers[:MAX_BLOCKERS])
     now = f"no record: {published.dmarcProblem}"
+    # RFC 9989 4.7: "sp" is for subdomains.
+    ownName = f"_dmarc.{published.domain}"
+    where = published.dmarcName or ownName
+    tag = "p" if record is None or where == ownName else "sp"
     if record is not None:
-        now = f"p={published.requested}" + (" t=y" if record.testing else "")
+        now = f"{tag}={published.requested}" + (" t=y" if record.testing else "")
     evidence = tuple(_dmarcEvidence(dmarc))
     if published.policy in done:
         sentence = "published already"
@@ -320,8 +324,10 @@ def _dmarcStep(
         return Step(name, Ready.NOT_YET, now, sentence, evidence, listed)
     if lacking:
         return Step(name, Ready.NOT_YET, now, "; ".join(lacking), evidence)
-    record_ = published.dmarcName or f"_dmarc.{published.domain}"
-    return Step(name, Ready.YES, now, f"set {name} in {record_}", evidence)
+    sentence = f"set {tag}{name[1:]} in {where}"
+    if record is not None and record.testing and name == f"p={published.requested}":
+        sentence = f"remove t=y from {where}"
+    return Step(name, Ready.YES, now, sentence, evidence)
 
 
 def _lackingDMARC(

@@ -229,7 +229,7 @@ class DMARCTests(SynchronousTestCase):
                 "while 1 problem",
             ),
             # RFC 9989 4.7: testing lowers the policy by one step.
-            (published("p=quarantine; t=y"), dmarc(ours), Ready.YES, ""),
+            (published("p=quarantine; t=y"), dmarc(ours), Ready.YES, "remove t=y from"),
             (published("p=reject; t=y"), dmarc(ours), Ready.DONE, ""),
         ]
         for records, answer, ready, sentence in table:
@@ -246,6 +246,7 @@ class DMARCTests(SynchronousTestCase):
         here = published("p=quarantine")
         table = [
             (here, dmarc(ours), Ready.YES, "set p=reject in _dmarc.example.org"),
+            (published("p=reject; t=y"), dmarc(ours), Ready.YES, "remove t=y from"),
             (
                 published(),
                 dmarc(ours),
@@ -277,6 +278,19 @@ class DMARCTests(SynchronousTestCase):
             step = rejectStep(records, answer)
             self.assertEqual(step.ready, ready, step)
             self.assertIn(sentence, step.sentence)
+
+    def test_subdomain(self) -> None:
+        """
+        RFC 9989 4.7: the policy for a subdomain without a record of its own is the
+        C{sp} of the organizational domain.
+        """
+        records = replace(
+            published("p=reject; sp=none"), domain=Domain("a.example.org")
+        )
+        records = replace(records, requested=DMARCPolicy.NONE)
+        step = quarantineStep(records, dmarc(source(SourceKind.OURS, 1000)))
+        self.assertEqual(step.now, "sp=none")
+        self.assertEqual(step.sentence, "set sp=quarantine in _dmarc.example.org")
 
     def test_addedUp(self) -> None:
         """
