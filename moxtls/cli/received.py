@@ -280,7 +280,7 @@ async def _show(shell: Shell, arguments: argparse.Namespace) -> int:
             failed = True
             for each in errors.reasons:
                 shell.output.stderr.write(f"moxtls: {escapeUnprintable(each)}\n")
-    if documents:
+    if arguments.json:
         shell.output.json(documents)
     return int(failed)
 

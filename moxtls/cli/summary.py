@@ -32,6 +32,15 @@ from moxtls.received.sources import SourceGroup, advice
 from moxtls.received.types import Reporter
 
 OVERVIEW = ("Domain", "Reports", "Verdict", "Passed", "Since", "Result")
+OVERVIEW_JSON = (
+    "Domain",
+    "Reports",
+    "Verdict",
+    "Sentence",
+    "Since",
+    "Total",
+    "Failed",
+)
 SOURCES = ("Source", "Kind", "Messages", "Failed", "DKIM", "SPF", "Address")
 DAYS = ("Day", "Messages", "Passed", "DKIM", "SPF", "Kept out")
 #: Rows of each kind that are printed without C{--all}.
@@ -141,15 +150,16 @@ async def _overview(
     reported = await ledger.received.domains(first, last)
     own = [config.hostname.ascii, *(each.ascii for each in config.domains)]
     rows = []
+    row = _overviewJSON if shell.output.asJSON else _overviewRow
     names = list(dict.fromkeys([*own, *reported]))
     for position, name in enumerate(names, 1):
         shell.output.progress(f"{position} of {len(names)}: {name}")
         domain = Domain(name)
         tls = await questions.tls(domain, first, last)
         dmarc = await questions.dmarc(domain, first, last)
-        rows += [_overviewRow(domain, "TLS", tls), _overviewRow(domain, "DMARC", dmarc)]
+        rows += [row(domain, "TLS", tls), row(domain, "DMARC", dmarc)]
     shell.output.progressEnded()
-    shell.output.table(OVERVIEW, rows)
+    shell.output.table(OVERVIEW_JSON if shell.output.asJSON else OVERVIEW, rows)
     return 0
 
 
@@ -164,6 +174,21 @@ def _overviewRow(
         percentage(answer.total - answer.failed, answer.total),
         "" if since is None else str(dayOfNumber(since)),
         answer.conclusion.sentence,
+    )
+
+
+def _overviewJSON(
+    domain: Domain, kind: str, answer: TLSAnswer | DMARCAnswer
+) -> tuple[object, ...]:
+    conclusion = answer.conclusion
+    return (
+        domain.ascii,
+        kind,
+        str(conclusion.verdict),
+        conclusion.sentence,
+        _day(conclusion.since),
+        answer.total,
+        answer.failed,
     )
 
 

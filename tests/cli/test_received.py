@@ -223,7 +223,8 @@ class ShowTests(CommandCase):
                 self.assertTrue(said.startswith(f"moxtls: {file}: "), said)
                 self.assertLess(len(said), 500)
                 self.assertTrue(said.isprintable())
-                self.complaint("report", "show", "--json", file)
+                ran = self.run_("report", "show", "--json", file)
+                self.assertEqual((ran.status, ran.value, ran.err), (1, [], said + "\n"))
 
     def test_noFile(self) -> None:
         """

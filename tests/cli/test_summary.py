@@ -136,6 +136,12 @@ class SummaryTests(NetworkCommandCase):
         self.assertEqual(found["example.org", "TLS"], "look at it")
         self.assertEqual(found["empty.example", "DMARC"], "no data")
         self.assertIn(("mail.example.org", "TLS"), found)
+        whole = await self.good("summary", "example.org", "--json")
+        for row in rows[2:4]:
+            self.assertEqual(row["domain"], whole["domain"])
+            answer = whole[row["reports"].lower()]
+            for field in ("verdict", "sentence", "since", "total", "failed"):
+                self.assertEqual(row[field], answer[field])
 
     async def test_empty(self) -> None:
         """

@@ -46,9 +46,10 @@ NOTHING = json.dumps(
             "domain": HOSTNAME,
             "reports": kind,
             "verdict": "no data",
-            "passed": "-",
-            "since": "",
-            "result": f"no {kind} report about these days",
+            "sentence": f"no {kind} report about these days",
+            "since": None,
+            "total": 0,
+            "failed": 0,
         }
         for kind in ("TLS", "DMARC")
     ],
