@@ -54,8 +54,9 @@ DMARC_COLUMNS = (
     "reasons",
 )
 
-# Spreadsheets take a text that begins with one of these for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Spreadsheets take a text that begins with one of these for a formula; some also those
+# of full width.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def add(verbs: Any) -> None:

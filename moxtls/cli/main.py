@@ -85,12 +85,24 @@ def parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return top
 
 
+def _openStandardStreams() -> None:
+    """
+    Open the standard streams that the caller has closed: else a database would get
+    their numbers.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     Run one command and exit with its status: 0 for success, 1 for failure, 2 for
     wrong arguments.
     """
     words = sys.argv[1:] if argv is None else argv
+    _openStandardStreams()
     # Names from remote hosts may not be in the terminal's character set.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

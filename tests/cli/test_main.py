@@ -142,6 +142,20 @@ class ProcessTests(SynchronousTestCase):
             )
         self.assertEqual((ran.returncode, ran.stderr), (141, b""))
 
+    def test_noStreams(self) -> None:
+        """
+        A command works if the caller has closed its standard streams.
+        """
+        for closed, said in (("<&-", b"usage"), (">&-", b""), ("<&- >&- 2>&-", b"")):
+            words = f'"$0" -m moxtls.cli.main report list --help {closed}'
+            ran = subprocess.run(
+                ["/bin/sh", "-c", words, sys.executable],
+                capture_output=True,
+                timeout=MAX_WAIT,
+            )
+            self.assertEqual((ran.returncode, ran.stderr), (0, b""), closed)
+            self.assertEqual(ran.stdout[:5], said)
+
     def test_refused(self) -> None:
         """
         A failed command prints one line, with status 1.

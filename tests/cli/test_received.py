@@ -536,6 +536,7 @@ class StoredTests(CommandCase):
         for value, cell in [
             ("+1", "'+1"),
             ("  @x", "'  @x"),
+            ("\uff1d1", "'\uff1d1"),
             ("\t=1", r"'\t=1"),
             ("a\x1b[2J", r"a\x1b[2J"),
             (-5, "-5"),
