@@ -17,6 +17,8 @@ from moxtls.authentication.outcome import AuthenticationOutcome
 from moxtls.authentication.results import AuthResult, DKIMResult
 from moxtls.dates import DAY, MINUTE, rfc3339
 from moxtls.domain import Domain
+from moxtls.message.addresses import FromField
+from moxtls.received.parsed import canonicalName
 from moxtls.received.types import (
     AcceptedReport,
     Origin,
@@ -119,7 +121,10 @@ def _judgeTLS(
 
 
 def withoutRepeated(
-    judged: AcceptedReport | RefusedReport, host: str, separate: Collection[str]
+    judged: AcceptedReport | RefusedReport,
+    host: str,
+    separate: Collection[str],
+    reported: str = "",
 ) -> AcceptedReport | RefusedReport:
     """
     Leave uncounted what a TLS report about an MX host repeats of reports about
@@ -131,15 +136,18 @@ def withoutRepeated(
 
     @param host: The name of this host.
     @param separate: The domains that get TLS reports of their own.
+    @param reported: As for L{judge}.
     """
     if isinstance(judged, RefusedReport) or judged.domains is None:
         return judged
-    if judged.report.domainHint != host:
+    if (judged.report.domainHint or reported) != host:
         return judged
     repeated = {
         each.domain
         for each in judged.report.policies
-        if each.mxHosts == (host,) and each.domain != host and each.domain in separate
+        if tuple(map(canonicalName, each.mxHosts)) == (host,)
+        and each.domain != host
+        and each.domain in separate
     }
     return replace(judged, domains=judged.domains - repeated)
 
@@ -165,7 +173,7 @@ def _dmarcAuthor(outcome: AuthenticationOutcome) -> Domain | str:
     """
     verdict = outcome.verdict
     if verdict.author is None:
-        return f"DMARC can't be checked: {outcome.authors.state}"
+        return f"DMARC can't be checked: {_noAuthor(outcome)}"
     if verdict.status is AuthResult.PASS:
         return verdict.author
     if verdict.status is AuthResult.TEMPERROR:
@@ -187,7 +195,7 @@ def _submitter(outcome: AuthenticationOutcome) -> Domain | str:
     """
     author = outcome.verdict.author
     if author is None:
-        return f"there is no submitter: {outcome.authors.state}"
+        return f"there is no submitter: {_noAuthor(outcome)}"
     signers = frozenset(_signers(outcome, author))
     results = [each for each in outcome.authentication.dkim if each.domain in signers]
     for result in results:
@@ -203,6 +211,14 @@ def _submitter(outcome: AuthenticationOutcome) -> Domain | str:
         f"{each.selector}: {_problem(each)}" for each in results[:MAX_NAMED]
     )
     return f"no DKIM signature of {author} is acceptable: {problems}"
+
+
+def _noAuthor(outcome: AuthenticationOutcome) -> str:
+    """
+    The reason why the verdict is about no author domain.
+    """
+    state = outcome.authors.state
+    return outcome.verdict.problem if state is FromField.READ else str(state)
 
 
 def _isUncertain(outcome: AuthenticationOutcome, results: Sequence[DKIMResult]) -> bool:

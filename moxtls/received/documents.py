@@ -69,6 +69,8 @@ _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _DELIMITER_END = re.compile(rb"(--)?[ \t]*(?:\r?\n|\Z)")
 # Names by RFC 9990 3.5.2 and RFC 8460 5.1.
 _NAMED = re.compile(r"[^!/]{1,255}!([^!/]{1,255})![0-9]{1,12}![0-9]{1,12}")
+# RFC 8460 5.3.
+_SUBJECT = re.compile(r"\breport domain:\s{0,9}(\S{1,255})\s{1,9}submitter:", re.I)
 _FILENAME = re.compile(r'filename\s*=\s*(?:"([^"]{0,300})"|([^\s;"]{1,300}))', re.I)
 _NO_DIGITS = bytes(range(256)).translate(
     None, (string.ascii_letters + string.digits + "+/=").encode("ascii")
@@ -320,7 +322,7 @@ class _Search:
         header, body = _entity(data, start, end)
         fields = headerFields(header)
         type, parameters = contentType(fields.get("content-type", ""))
-        if hint := fields.get("tls-report-domain", ""):
+        if hint := fields.get("tls-report-domain", "") or _subjectHint(fields):
             place = replace(place, hint=hint[:_MAX_NAME])
         boundary = parameters.get("boundary", "")
         if type.startswith("multipart/") and boundary:
@@ -455,6 +457,11 @@ def _nameOf(fields: dict[str, str], parameters: dict[str, str]) -> str:
 
 def _hintOf(name: str) -> str:
     found = _NAMED.search(name)
+    return found[1] if found else ""
+
+
+def _subjectHint(fields: dict[str, str]) -> str:
+    found = _SUBJECT.search(fields.get("subject", ""))
     return found[1] if found else ""
 
 

@@ -141,7 +141,7 @@ class MailedReports:
         reported: str,
     ) -> Judged:
         judged = judgeMailed(report, origin, outcome, self._ours, reported)
-        return withoutRepeated(judged, self._host, self._separate)
+        return withoutRepeated(judged, self._host, self._separate, reported)
 
     def _taken(
         self, sender: str, host: str, results: Sequence[IntakeResult]
@@ -177,7 +177,7 @@ def describeResults(results: Sequence[IntakeResult]) -> str:
         before = f", {known} known before" if known else ""
         parts.append(f"accepted, {', '.join(counts)}{before}")
     if reasons:
-        others = f" (and {len(reasons) - 1} others)" if len(reasons) > 1 else ""
+        others = f" (and {_counted(len(reasons) - 1, 'other')})" if reasons[1:] else ""
         parts.append(f"refused, {_shown(reasons[0])}{others}")
     return "; ".join(parts)
 

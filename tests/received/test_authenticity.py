@@ -235,6 +235,13 @@ class JudgeMailedTests(SynchronousTestCase):
                 f"{of} is acceptable: s: it has l=",
             ),
             (
+                replace(
+                    outcome(signature()),
+                    verdict=Verdict(NONE, problem="authors of several domains"),
+                ),
+                "there is no submitter: authors of several domains",
+            ),
+            (
                 outcome(signature(), author=""),
                 f"there is no submitter: {FromField.MISSING}",
             ),
@@ -420,17 +427,18 @@ class WithoutRepeatedTests(SynchronousTestCase):
     Tests for L{withoutRepeated}.
     """
 
-    def counted(self, hint: str, *hosts: str) -> set[str]:
+    def counted(self, hint: str, *hosts: str, reported: str = "") -> set[str]:
         """
         The domains counted of a report with a policy for C{our.example}.
 
         @param hosts: C{mx-host} of the policy.
+        @param reported: The domain that the address is for.
         """
         report = tlsReport("our.example", "mx.our.example", hint=hint)
         first, second = report.policies
         policies = (replace(first, mxHosts=hosts), second)
         judged = judge(replace(report, policies=policies), MAIL, OURS)
-        found = withoutRepeated(judged, "mx.our.example", {"our.example"})
+        found = withoutRepeated(judged, "mx.our.example", {"our.example"}, reported)
         assert isinstance(found, AcceptedReport)
         assert found.domains is not None
         return set(found.domains)
@@ -440,8 +448,13 @@ class WithoutRepeatedTests(SynchronousTestCase):
         A report about the host repeats results of its recipient domains, which are
         counted with the reports about these.
         """
-        found = self.counted("mx.our.example", "mx.our.example")
-        self.assertEqual(found, {"mx.our.example"})
+        host = "mx.our.example"
+        for found in (
+            self.counted(host, host),
+            self.counted(host, "MX.our.example."),
+            self.counted("", host, reported=host),
+        ):
+            self.assertEqual(found, {host})
 
     def test_others(self) -> None:
         """

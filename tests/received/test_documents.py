@@ -264,9 +264,12 @@ class FindTests(SynchronousTestCase):
 
     def test_hints(self) -> None:
         """
-        The domain of a report is in TLS-Report-Domain (RFC 8460 5.3) or in the file
-        name (5.1).
+        The domain of a report is in TLS-Report-Domain, else in the subject (RFC 8460
+        5.3), or in the file name (5.1).
         """
+        subject = (
+            b"Subject: Report Domain: s.example\r\n Submitter: x Report-ID: <y>\r\n"
+        )
         name = "x.example!y.example!1!2.json"
         field = b"TLS-Report-Domain: z.example\r\n"
         bare = multipart([part(JSON, "application/tlsrpt+json")])
@@ -276,6 +279,9 @@ class FindTests(SynchronousTestCase):
             (multipart([part(JSON, "a/b", name)]), "", "y.example"),
             (field + bare, "", "z.example"),
             (archive({"a.eml": field + bare}), "", "z.example"),
+            (subject + bare, "", "s.example"),
+            (subject + field + bare, "", "z.example"),
+            (b"Subject: Report Domain: hello\r\n" + bare, "", ""),
             (JSON, "report.json", ""),
         ):
             [document] = findDocuments(data, file)

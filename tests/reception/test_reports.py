@@ -184,7 +184,7 @@ class MailedReportsTests(ReceptionCase):
         """
         self.reception = self.made(None)
         self.receive(REPORT, "tlsreports@our.example")
-        expected = b"refused, the message was not authenticated (and 1 others)"
+        expected = b"refused, the message was not authenticated (and 1 other)"
         self.assertEqual(self.fields(), [expected])
 
     def test_ledgerUnavailable(self) -> None:
@@ -300,7 +300,7 @@ class FieldTests(SynchronousTestCase):
             ),
             (
                 [self.accepted(), self.refused("no"), self.refused("never")],
-                "accepted, 1 TLS report; refused, no (and 1 others)",
+                "accepted, 1 TLS report; refused, no (and 1 other)",
             ),
             ([self.refused("a\r\nb\x1b[\u202e\u00e9")], "refused, a??b?[??"),
         ]:
