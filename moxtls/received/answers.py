@@ -255,19 +255,22 @@ def _concludeTLS(
             main.firstDay,
             main.explanation.remedy,
         )
-    if not failed or not total:
+    if not failed and not total:
+        return Conclusion(Verdict.FINE, "reports without sessions")
+    if not failed:
         said = count(len(reporters), "reporter")
-        return Conclusion(Verdict.FINE, f"all {count(total, 'session')} safe ({said})")
+        return Conclusion(Verdict.FINE, f"{every(total, 'session')} safe ({said})")
     if not isCurrent:
         ended = max((each.day for each in days if each.failed), default=latest)
         return Conclusion(Verdict.FINE, f"{what}, the last on {dayName(ended)}")
     verdict = _grade(failed, total, recent)
-    if not current:
-        return Conclusion(verdict, f"{what}, for no stated reason")
     if verdict is Verdict.FINE:
         return Conclusion(verdict, f"{what}, which is normal")
+    since = _failingSince(days)
+    if not current:
+        return Conclusion(verdict, f"{what}, for no stated reason", since)
     main = current[0]
-    since = max(main.firstDay, _failingSince(days))
+    since = max(main.firstDay, since)
     return Conclusion(
         verdict, f"{what}: {_about(main)}", since, main.explanation.remedy
     )
@@ -396,10 +399,12 @@ def _concludeDMARC(
     failed = sum(each.failed for each in days)
     if not days:
         return Conclusion(Verdict.NO_DATA, "no DMARC report about these days")
+    if not total:
+        return Conclusion(Verdict.FINE, "reports without messages")
     if not failed:
         return Conclusion(
             Verdict.FINE,
-            f"all {count(total, 'message')} from "
+            f"{every(total, 'message')} from "
             f"{count(len(sources), 'source')} passed DMARC",
         )
     what = f"{number(failed)} of {count(total, 'message')} failed DMARC"
@@ -489,6 +494,13 @@ def count(value: int, noun: str) -> str:
     A number and its noun, which gets an C{s} in the plural.
     """
     return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+
+
+def every(value: int, noun: str) -> str:
+    """
+    The subject of a sentence about all of them.
+    """
+    return count(value, noun) if value == 1 else f"all {count(value, noun)}"
 
 
 def percentage(part: int, whole: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from moxtls.dates import rfc3339
 from moxtls.dmarc.parse import FeedbackReport, ReceivedAggregateReport, ReceivedRecord
-from moxtls.received.answers import count, number
+from moxtls.received.answers import count, every, number
 from moxtls.received.explanations import explain
 from moxtls.tlsrpt.parse import (
     ReceivedFailure,
@@ -61,7 +61,7 @@ def _verdict(failed: int, total: int, noun: str, test: str) -> str:
     if not total:
         return f"No {noun}s"
     if not failed:
-        return f"All {count(total, noun)} passed {test}"
+        return f"{every(total, noun).capitalize()} passed {test}"
     return f"{number(failed)} of {count(total, noun)} failed {test}"
 
 

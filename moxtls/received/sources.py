@@ -350,7 +350,7 @@ def _title(
         foreign = not isUnder(source.authenticated, own.domain)
         if foreign and source.authenticated:
             return organization(source.authenticated)
-    return organization(name) if name else source.network
+    return organization(name) if name else source.network or "no address"
 
 
 def advice(group: SourceGroup, domain: str) -> str:

@@ -77,6 +77,8 @@ class TLSTests(SynchronousTestCase):
         week = [(1000, 0)] * 7
         table = [
             (tls([]), NO_DATA, "no TLS report about these days"),
+            (tls([(0, 0)]), FINE, "reports without sessions"),
+            (tls([(1, 0)]), FINE, "1 session safe (1 reporter)"),
             (tls(week), FINE, "all 7,000 sessions safe (1 reporter)"),
             (
                 tls([*week, (969, 31)], [failures(31)]),
@@ -130,6 +132,7 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual(found.since, DAY - 1)
         self.assertIn("Renew the certificate", found.remedy)
         self.assertEqual(tls([(900, 0)]).remedy, "")
+        self.assertEqual(tls([(90, 0), (90, 10)]).since, DAY)
 
     def test_sparse(self) -> None:
         """
@@ -245,6 +248,14 @@ class DMARCTests(SynchronousTestCase):
     Tests for L{answerDMARC}.
     """
 
+    def test_noMessages(self) -> None:
+        """
+        Reports may have no messages.
+        """
+        days = [DMARCDay(DAY, RowOutcome.NONE, 0)]
+        found = answerDMARC("example.org", DAY, DAY, days, [], [], [GOOGLE])
+        self.assertEqual(found.conclusion, Conclusion(FINE, "reports without messages"))
+
     def test_verdicts(self) -> None:
         """
         Failures of own senders count; those of strangers only while nothing keeps them
@@ -258,6 +269,11 @@ class DMARCTests(SynchronousTestCase):
                 dmarc(group(ours, 0, 4298)),
                 FINE,
                 "all 4,298 messages from 1 source passed DMARC",
+            ),
+            (
+                dmarc(group(ours, 0, 1)),
+                FINE,
+                "1 message from 1 source passed DMARC",
             ),
             (
                 dmarc(group(ours, 12, 4298)),

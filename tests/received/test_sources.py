@@ -167,6 +167,7 @@ class GroupTests(SynchronousTestCase):
                 "alumni.example",
             ),
             (source("no address"), "", "no address"),
+            (source(""), "", "no address"),
         ]
         for one, name, title in table:
             names = {one.source: name} if name else {}
