@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -33,6 +34,11 @@ PORT = 993
 PAGE = 500
 #: Seconds without any data from the server.
 TIMEOUT = 120
+#: Lines of the response to a command: one for each message of a page, and what else
+#: happens in the mailbox.
+MAX_LINES = 10_000
+#: Characters of a server's reason.
+MAX_REASON = 300
 #: Seconds before each attempt to connect again, if there is no message in between.
 PAUSES = (1, 5, 30)
 
@@ -199,7 +205,11 @@ class Mailbox:
 
 def _text(error: IMAP4Exception) -> str:
     value = error.args[0] if error.args else ""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text[:MAX_REASON]
+
+
+_TOO_MUCH = MailboxError("the server sends more than it was asked for")
 
 
 @implementer(IHandshakeListener)
@@ -220,6 +230,10 @@ class _Client(IMAP4Client):
         self._ended: Deferred[None] = Deferred()
         self._verifier = verifier
         self._host = host
+        self._error: Exception | None = None
+        # Of the response to the current command.
+        self._octets = 0
+        self._lines = 0
 
     def handshakeCompleted(self) -> None:
         verification = self._verifier.verification()
@@ -232,16 +246,43 @@ class _Client(IMAP4Client):
         if not self.greeted.called:
             self.greeted.callback(None)
 
+    def sendCommand(self, command: Any) -> Any:
+        self._octets = self._lines = 0
+        return super().sendCommand(command)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._octets += len(data)
+        # A little more than announced in RFC822.SIZE.
+        if self._octets > 3 * MAX_INPUT:
+            self._fail(_TOO_MUCH)
+        else:
+            super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        self._lines += 1
+        if self._lines > MAX_LINES:
+            self._fail(_TOO_MUCH)
+        else:
+            super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._fail(_TOO_MUCH)
+
+    def timeoutConnection(self) -> None:
+        self._fail(TimeoutError("the server doesn't answer"))
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._error is not None:
+            reason = Failure(self._error)
         super().connectionLost(reason)
         if not self.greeted.called:
             self.greeted.errback(reason)
         self._ended.callback(None)
 
     def messageFile(self, octets: int) -> Any:
-        # A little more than announced in RFC822.SIZE.
         if octets > 2 * MAX_INPUT:
-            raise ValueError(f"the server sends {octets} bytes at once")
+            self._fail(_TOO_MUCH)
+            return BytesIO()
         return super().messageFile(octets)
 
     def content(self, uid: int) -> Awaitable[bytes | None]:
@@ -252,8 +293,10 @@ class _Client(IMAP4Client):
         return fetching.addCallback(_contentOf)  # type: ignore[no-any-return]
 
     def _fail(self, error: Exception) -> None:
-        if not self.greeted.called:
-            self.greeted.errback(error)
+        """
+        Close the connection at once: the server might not answer when TLS is ended.
+        """
+        self._error = self._error or error
         if self.transport is not None:
             self.transport.abortConnection()
 

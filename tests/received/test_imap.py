@@ -231,16 +231,35 @@ class MailboxTests(TestCase):
         self.mailbox.sizes[500] = 10
         with patch.object(imap, "MAX_INPUT", 1000):
             self.messages[500] = b"x" * 5000
-            await self.assertUnread(".+", PASSWORD.decode())
-        self.flushLoggedErrors()
+            await self.assertUnread("sends more", PASSWORD.decode())
+
+    async def test_endless(self) -> None:
+        """
+        A server that never ends its response, or a line, is left, and isn't asked
+        again.
+        """
+        for data in (b"* 1 FETCH (FLAGS ())\r\n", b"* 1 X {1}\r\nx", b"x"):
+
+            def flood(session: Any, line: bytes, data: bytes = data) -> None:
+                session.transport.write(data * 50_000)
+
+            with patch.object(imapserver._Session, "lineReceived", flood):
+                await self.assertUnread("sends more", PASSWORD.decode())
 
     async def test_silent(self) -> None:
         """
-        A server that says nothing more is left after a time.
+        A server that says nothing more is left after a time, also if it doesn't end
+        TLS.
         """
         self.patch(imap._Client, "timeout", 0.05)
-        with patch.object(imapserver._Session, "lineReceived"):
-            await self.assertUnread(".+", PASSWORD.decode())
+
+        def pause(session: Any, line: bytes) -> None:
+            session.transport.pauseProducing()
+            self.addCleanup(session.transport.abortConnection)
+
+        for received in (lambda session, line: None, pause):
+            with patch.object(imapserver._Session, "lineReceived", received):
+                await self.assertUnread("doesn't answer", PASSWORD.decode())
 
     async def test_stopped(self) -> None:
         """
