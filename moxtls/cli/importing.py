@@ -19,6 +19,7 @@ from twisted.internet.task import LoopingCall, deferLater
 
 from moxtls.cli.shell import INTERRUPTED, CommandError, Shell, addCommand
 from moxtls.dates import MINUTE
+from moxtls.received.answers import count
 from moxtls.received.types import AddResult, Unreadable
 from moxtls.regularfiles import checkedFile
 from moxtls.tlsrpt.parse import escapeUnprintable
@@ -127,7 +128,10 @@ class _Mailbox:
 
 def _password(url: MailboxURL, file: str | None) -> str:
     if file is None:
-        return getpass(f"Password of {url.user} at {url.host}: ")
+        try:
+            return getpass(f"Password of {url.user} at {url.host}: ")
+        except EOFError:
+            raise CommandError(f"{url}: no password was typed") from None
     try:
         text = checkedFile(Path(file)).read_text("utf-8")
     except (OSError, ValueError) as error:
@@ -270,10 +274,10 @@ def _summarize(output: Output, counts: ImportCounts, seconds: float) -> None:
         f"in {seconds:.1f} s."
     )
     if counts.otherMail:
-        output.line(f"{counts.otherMail:,} messages are no reports.")
+        output.line(f"{count(counts.otherMail, 'message')} without a report.")
     if counts.unconfigured:
         named = ", ".join(counts.domains)
         output.line(
-            f"{counts.unconfigured:,} reports are about domains that aren't in the "
+            f"{count(counts.unconfigured, 'report')} about domains that aren't in the "
             f"configuration: {named}"
         )

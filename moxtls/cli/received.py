@@ -129,6 +129,7 @@ def addFilters(verb: argparse.ArgumentParser, failures: str) -> None:
     )
     verb.add_argument(
         "--reporter",
+        type=_text,
         default="",
         metavar="NAME",
         help="only reports of organizations with this in their name",
@@ -140,6 +141,13 @@ def addFilters(verb: argparse.ArgumentParser, failures: str) -> None:
         "--until", type=dayArgument, metavar="DAY", help="only up to this day"
     )
     verb.add_argument("--failures", action="store_true", help=failures)
+
+
+def _text(text: str) -> str:
+    # Octets that are none in the terminal's encoding.
+    if any("\ud800" <= each <= "\udfff" for each in text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected text")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -106,8 +106,7 @@ class ImportTests(ImportCase):
         )
         self.assertEqual(
             last,
-            "1 reports are about domains that aren't in the configuration: "
-            "other.example",
+            "1 report about domains that aren't in the configuration: other.example",
         )
         lines = sorted(ran.err.splitlines())
         self.assertEqual(len(lines), 2)
@@ -267,6 +266,9 @@ class IMAPTests(ImportCase):
         ) as ask:
             self.assertEqual((await self.good(self.url))["stored"], 3)
         ask.assert_called_once_with(f"Password of {USER.decode()} at localhost: ")
+        with patch("moxtls.cli.importing.getpass", side_effect=EOFError):
+            ran = await self.imported(self.url)
+        self.assertEqual(ran.err, f"moxtls: {self.url}/INBOX: no password was typed\n")
 
     async def test_refused(self) -> None:
         """

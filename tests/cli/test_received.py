@@ -386,6 +386,7 @@ class StoredTests(CommandCase):
         self.assertIn("refused: no valid DKIM signature", out)
         out = self.good("report", "list", "--reporter", "nobody").out
         self.assertEqual(out, "No such reports.\n")
+        self.complaint("report", "list", "--reporter", "\udcff", status=2)
 
     def test_show(self) -> None:
         """
