@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from moxtls.received.documents import MAX_INPUT
 from moxtls.received.inputs import Found, Input, tooLarge
+from moxtls.received.types import Unreadable
 from moxtls.tls.openssl import RecordingVerifier, TrustStore
 
 T = TypeVar("T")
@@ -164,9 +165,14 @@ class Mailbox:
                 if size > MAX_INPUT:
                     yield tooLarge(name)
                 else:
-                    content = await client.content(uid)
-                    if content is not None:
-                        yield Input(name, content, 1, True)
+                    try:
+                        content = await client.content(uid)
+                    except IMAP4Exception as error:
+                        # It can't be read, but others can.
+                        yield Unreadable(name, _text(error))
+                    else:
+                        if content is not None:
+                            yield Input(name, content, 1, True)
                 self._last = uid
 
     async def _page(self, client: _Client, first: int) -> list[tuple[int, int]]:

@@ -139,6 +139,24 @@ class MailboxTests(TestCase):
         self.assertEqual(len(found), 5)
         self.assertEqual(len(self.server.said("BODY")), 4)
 
+    async def test_broken(self) -> None:
+        """
+        RFC 9051 7.1.2: a message that the server can't read is refused with its reason,
+        and the others are read.
+        """
+        received = imapserver._Session.lineReceived
+
+        def refuse(session: Any, line: bytes) -> None:
+            if b" FETCH 4 " in line:
+                session.sendLine(line.split()[0] + b" NO damaged")
+            else:
+                received(session, line)
+
+        with patch.object(imapserver._Session, "lineReceived", refuse):
+            found = await self.read()
+        self.assertIn(Unreadable(f"{self.url}/4", "damaged"), found)
+        self.assertEqual(len(found), 5)
+
     async def test_resumed(self) -> None:
         """
         After a lost connection, the message at which it was lost and those after it are
