@@ -197,6 +197,11 @@ WRONG = [
         MINIMAL + '[HostTLSRPT]\nLocalpart = "a..b"',
         "[HostTLSRPT] Localpart = ",
     ),
+    # RFC 5321 4.5.1: mail to it is for a person.
+    (
+        MINIMAL + '[HostTLSRPT]\nLocalpart = "Postmaster"',
+        "[HostTLSRPT] Localpart = ",
+    ),
     (
         MINIMAL + '[Postmaster]\nMailbox = "../x"',
         '[Postmaster] Mailbox = "../x": expected names of letters',

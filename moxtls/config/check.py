@@ -303,6 +303,7 @@ _Key = Address | Domain
 _MAILBOX = "expected names of letters, digits, spaces and _+@-, separated by /"
 _NAME = "expected a name of letters, digits and _-. as the key, up to 64 of them"
 _ADDRESS = "expected an address, or @ and a domain, in one of Domains, as the key"
+_LOCALPART = "expected an ASCII local part, other than postmaster"
 _MEMBER = "expected the address of an account"
 
 
@@ -337,12 +338,13 @@ def _wrongHost(config: Config) -> Iterator[Inconsistency]:
         yield "HostTLSRPT", "Mailbox", host.mailbox, _MAILBOX
     try:
         address = Address.parse(f"{host.localPart}@{config.hostname}")
-        good = address.localPart.isascii() and not address.unquoted
+        good = address.localPart.isascii() and not (
+            address.unquoted or isPostmaster(address.localPart)
+        )
     except InvalidAddress:
         good = False
     if not good:
-        expected = "expected the local part of an address, in ASCII"
-        yield "HostTLSRPT", "Localpart", host.localPart, expected
+        yield "HostTLSRPT", "Localpart", host.localPart, _LOCALPART
 
 
 def _wrongNames(config: Config) -> Iterator[Inconsistency]:
@@ -488,8 +490,7 @@ def _wrongReportMailbox(each: ReportMailbox, config: Config) -> Iterator[Inconsi
         expected = "expected one of Domains, without ReportsOnly"
         yield table, "Domain", settings.domain, expected
     elif each.address is None or isPostmaster(each.address.localPart):
-        expected = "expected an ASCII local part, other than postmaster"
-        yield table, "Localpart", settings.localPart, expected
+        yield table, "Localpart", settings.localPart, _LOCALPART
     if settings.account and settings.account not in config.accounts:
         yield table, "Account", settings.account, "expected one of Accounts, or nothing"
     if not _isMailbox(settings.mailbox):

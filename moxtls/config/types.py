@@ -601,7 +601,7 @@ class ReceivedReports:
 
     keepTLSDays: int = setting(
         "KeepTLSDays",
-        "Days for which received TLS reports are kept, from the end of their "
+        "Days for which received TLS reports are kept, from the middle of their "
         "period; so are failed handshakes and certificates of listeners. 0 for "
         "ever.",
         3 * 365,
