@@ -20,7 +20,14 @@ from interop.authors import checkAuthors
 from interop.checks import Checks
 from interop.delivery import checkDeliveries
 from interop.dmarcreports import checkAggregates
-from interop.dovecot import ROOM, Dovecot, checkChunking, checkLMTP, checkMaildir
+from interop.dovecot import (
+    ROOM,
+    Dovecot,
+    checkChunking,
+    checkIMAP,
+    checkLMTP,
+    checkMaildir,
+)
 from interop.environment import Environment
 from interop.postfix import Destination, Submitter
 from interop.received import checkReceived
@@ -97,7 +104,7 @@ def _checkMail(
         with checks.part("DMARC reports on that mail"):
             checkAggregates(checks, environment, server, remote, tools)
         with checks.part("Reports to another moxtls"):
-            checkReceived(checks, environment, server, remote, tools)
+            receiver = checkReceived(checks, environment, server, remote, tools)
         with checks.part("Delivery to Dovecot by LMTP"):
             _checkDeliveryByLMTP(checks, environment, remote, tools)
     with checks.part("Dovecot as a client, and as a reader of Maildirs"):
@@ -105,6 +112,7 @@ def _checkMail(
         with dovecot.running():
             checkChunking(checks, dovecot, server)
             checkMaildir(checks, dovecot, server)
+            checkIMAP(checks, dovecot, receiver, server)
 
 
 def _checkDeliveryByLMTP(

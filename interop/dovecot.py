@@ -1,6 +1,6 @@
 """
 Runs Dovecot, which receives mail from moxtls by LMTP, sends mail to it in chunks, and
-reads the Maildirs of moxtls.
+reads the Maildirs of moxtls, also to serve them by IMAP.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from interop.domains import (
 )
 from interop.environment import Environment
 from interop.postfix import MAX_DELIVERY_TIME, owner
-from interop.processes import MAX_START_TIME, daemon, listens, output
+from interop.processes import MAX_START_TIME, daemon, freePort, listens, output
 from interop.reception import arrived, bounced
 from interop.remotepostfix import RemotePostfix
 from interop.server import QUOTA, MoxtlsServer
@@ -42,8 +42,9 @@ CONFIG = """\
 base_dir = {folder}/run
 state_dir = {folder}
 log_path = {folder}/log
-protocols = lmtp submission
-ssl = no
+protocols = lmtp submission imap
+ssl_cert = <{folder}/imap.pem
+ssl_key = <{folder}/imap.pem
 disable_plaintext_auth = no
 hostname = dovecot.test
 postmaster_address = postmaster@dovecot.test
@@ -72,6 +73,15 @@ service lmtp {{
     port = {port}
   }}
 }}
+service imap-login {{
+  inet_listener imap {{
+    port = 0
+  }}
+  inet_listener imaps {{
+    address = 127.0.0.1
+    port = {imapPort}
+  }}
+}}
 # Submitted mail is relayed to moxtls, and the dialogue logged.
 submission_relay_host = {relay}
 submission_relay_port = {relayPort}
@@ -96,6 +106,7 @@ class Dovecot:
     @ivar config: Its configuration file.
     @ivar endpoint: Its LMTP listener.
     @ivar submission: Its submission listener, which accepts mail to everybody.
+    @ivar imapPort: The port of its IMAP listener on C{localhost}.
     """
 
     def __init__(
@@ -107,12 +118,17 @@ class Dovecot:
         network = environment.network
         self.endpoint = (network.address(251), PORT)
         self.submission = (self.endpoint[0], network.submissionPort)
+        self.imapPort = freePort()
         self._parent, self._name = folder, name
         self.folder = folder / name
         self._owner = uid, gid = owner()
         for each in (self.folder, self.folder / "raw"):
             each.mkdir()
             shutil.chown(each, uid, gid)
+        identity = environment.imap
+        (self.folder / "imap.pem").write_bytes(
+            identity.keyPEM() + identity.certificatePEM()
+        )
         address, port = self.endpoint
         self.config = self.folder / "dovecot.conf"
         self.config.write_text(
@@ -126,6 +142,7 @@ class Dovecot:
                 relay=network.submission,
                 relayPort=network.smtpPort,
                 submissionPort=network.submissionPort,
+                imapPort=self.imapPort,
             )
         )
 
@@ -258,6 +275,33 @@ def checkMaildir(checks: Checks, dovecot: Dovecot, server: MoxtlsServer) -> None
     checks.same(
         "recalculated usage equals that of moxtls", _usage(dovecot, user), before
     )
+    checks.same("Dovecot has no complaints", dovecot.complaints(), [])
+
+
+def checkIMAP(
+    checks: Checks, dovecot: Dovecot, receiver: MoxtlsServer, server: MoxtlsServer
+) -> None:
+    """
+    The reports in the mailboxes of one moxtls are imported by IMAP into another one,
+    and the mailboxes stay as they are.
+
+    @param receiver: Need not run.
+    """
+    dovecot.copyMaildir(receiver.maildir(), "reports")
+    password = dovecot.folder / "password"
+    password.write_text("anything\n")
+    for mailbox in ("TLSRPT", "DMARC"):
+        query = ("fetch", "-u", "reports", "uid flags", "mailbox", mailbox, "ALL")
+        before = dovecot.asked(*query)
+        url = f"imaps://reports@localhost:{dovecot.imapPort}/{mailbox}"
+        command = ("report", "import", "--password-file", str(password), "--json", url)
+        for what in ("stored", "duplicates"):
+            done = json.loads(server.command(*command))
+            counts = {name: done[name] for name in ("stored", "duplicates", "refused")}
+            expected = dict.fromkeys(counts, 0) | {what: len(before)}
+            good = bool(before) and counts == expected
+            checks.holds(f"{mailbox} imported by IMAP: {what}", good, done)
+        checks.same(f"{mailbox} is unchanged", dovecot.asked(*query), before)
     checks.same("Dovecot has no complaints", dovecot.complaints(), [])
 
 

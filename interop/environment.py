@@ -98,6 +98,7 @@ class Environment(MultiService):
     @ivar moxtls: The certificate and key of moxtls for Postfix.
     @ivar remote: The certificate and key of the host that receives reports on mail.
     @ivar reported: The certificate and key of the second moxtls.
+    @ivar imap: The certificate and key of Dovecot's IMAP server.
     @ivar signingKeys: DKIM keys of the sending domains, by domain.
     """
 
@@ -116,6 +117,7 @@ class Environment(MultiService):
         self.moxtls = self.keys.ca.issue(["mail.sender.test"])
         self.remote = self.keys.ca.issue([_OUTSIDE_HOST])
         self.reported = self.keys.ca.issue([REPORTED_HOST])
+        self.imap = self.keys.ca.issue(["localhost"])
         self.signingKeys = {each.domain: _keys(each) for each in SENDING_DOMAINS}
         self.tree = makeTree(
             (

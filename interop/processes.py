@@ -110,6 +110,15 @@ def awaitGreeting(address: str, port: int) -> None:
     waitFor(f"an SMTP greeting of {address}:{port}", greeted, MAX_START_TIME)
 
 
+def freePort() -> int:
+    """
+    A port of 127.0.0.1 on which nothing listens.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
 def listens(endpoint: tuple[str, int]) -> bool:
     """
     Whether connections to C{endpoint} are accepted.

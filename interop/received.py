@@ -28,12 +28,14 @@ def checkReceived(
     sender: MoxtlsServer,
     remote: RemotePostfix,
     tools: Tools,
-) -> None:
+) -> MoxtlsServer:
     """
     Check both kinds of reports, and forged ones.
 
     @param sender: Sends the reports.
     @param remote: Sends those that are forged.
+
+    @return: The receiver of the reports, which doesn't run any more.
     """
     with runReceiver(environment, tools.folder, tools.resolver) as receiver:
         sender.send(CARL, _MESSAGE % (b"alice@sender.test", CARL.encode()))
@@ -43,6 +45,7 @@ def checkReceived(
         _await("mail of the second moxtls", lambda: _mail(sender, OTTO, CARL))
         _checkDMARC(checks, sender, receiver)
         _checkForged(checks, receiver, remote)
+    return receiver
 
 
 def _await(what: str, look: Callable[[], object]) -> None:

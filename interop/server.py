@@ -161,12 +161,13 @@ class MoxtlsServer:
     config: Path
     submission: tuple[str, int]
 
-    def maildir(self, address: str) -> Path:
+    def maildir(self, address: str = "") -> Path:
         """
-        The Maildir of an account.
+        The Maildir of an account, or of the host.
         """
         account, _, _ = address.partition("@")
-        return self.config.parent / "data" / "accounts" / account
+        data = self.config.parent / "data"
+        return data / "accounts" / account if account else data / "mail"
 
     def command(self, *arguments: str, input: bytes = b"") -> str:
         """
