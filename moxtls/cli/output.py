@@ -238,7 +238,7 @@ class TextListing(Listing):
     def _lines(self) -> Iterator[str]:
         room = self._output.width
         # If words don't fit, columns don't either.
-        if sum(self._least) + GAP * len(self._least) > room:
+        if sum(self._least) + GAP * (len(self._least) - 1) > room:
             yield from _blocks(self._columns, self._cells(), self._title)
             return
         widths = _widths(self._whole, self._least, room)
@@ -292,7 +292,7 @@ def _widths(whole: Sequence[int], least: Sequence[int], room: int) -> list[int]:
     part of the rest up to what it needs.
     """
     widths = list(least)
-    spare = room - sum(least) - GAP * len(least)
+    spare = room - sum(least) - GAP * (len(least) - 1)
     wanted = {n: max(0, each - least[n]) for n, each in enumerate(whole)}
     # Narrow columns first: what they leave of their share is for the others.
     for place, number in enumerate(sorted(wanted, key=wanted.__getitem__)):

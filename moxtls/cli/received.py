@@ -232,7 +232,7 @@ def _row(report: StoredReport) -> tuple[object, ...]:
 def _state(report: StoredReport) -> str:
     if report.refused:
         return f"refused: {report.refused}"
-    return "accepted, differs from one before" if report.isVariant else "accepted"
+    return "differs from one before" if report.isVariant else ""
 
 
 def _jsonRow(report: StoredReport) -> tuple[object, ...]:

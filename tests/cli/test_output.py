@@ -56,6 +56,16 @@ class OutputTests(SynchronousTestCase):
         self.assertEqual([each for each in words if "ex" in each][1], "expired")
         self.assertIn("certificate", words)
 
+    def test_fullWidth(self) -> None:
+        """
+        A table may be as wide as the terminal.
+        """
+        for width, first in ((15, "A      B      C"), (14, "A  aaaaa")):
+            columns(self, width)
+            output = self.output(tty=True)
+            output.table("ABC", [("aaaaa", "bbbbb", "c")])
+            self.assertEqual(self.printed(output).splitlines()[0], first)
+
     def test_longWords(self) -> None:
         """
         Words that are very long, as names of hosts are, may be broken; nothing
