@@ -86,6 +86,9 @@ class MailboxURL:
             # Other users see the arguments of a command.
             raise InvalidURL("expected no password, but --password-file or a prompt")
         mailbox = unquote(parts.path.removeprefix("/")) or "INBOX"
+        if not (unquote(user) + mailbox).isprintable():
+            # A line end would begin another command.
+            raise InvalidURL("expected no control characters")
         return cls(unquote(user), host, port or PORT, mailbox)
 
     def __str__(self) -> str:

@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol, Self
 
 from moxtls.received.documents import MAX_INPUT
 from moxtls.received.read import readReports
@@ -67,6 +67,15 @@ _FROM_LINE = re.compile(rb"From \S.*\d:\d\d.*\d{4}\s*\Z")
 _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 #: Octets of a line in a mailbox that are read at once.
 MAX_LINE = 2**16
+#: Octets of the name and the attributes of a member of a tar archive.
+MAX_EXTENDED = 64 * 1024
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DOCUMENTS = (b".xml", b".json", b".gz")
 #: RFC 9990 3.5.2, RFC 8460 5.1.
@@ -454,7 +463,7 @@ class _Expansion:
     def _inTar(
         self, stream: io.BufferedReader, name: str, depth: int
     ) -> Generator[Found]:
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
             for member in archive:
                 # It would keep all of them.
                 archive.members = []  # type: ignore[attr-defined]
@@ -504,6 +513,20 @@ class _Expansion:
                     yield from self._found(inner, where, isMail, depth - 1)
             except _DAMAGED as error:
                 yield Unreadable(where, _damage(error))
+
+
+class _Member(tarfile.TarInfo):
+    """
+    A member of a tar archive, with a limit for long names and attributes: tarfile
+    decompresses them into memory.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _EXTENDED and member.size > MAX_EXTENDED:
+            raise tarfile.ReadError("a name or attributes are too long")
+        return member
 
 
 def _damage(error: Exception) -> str:

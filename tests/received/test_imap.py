@@ -58,6 +58,7 @@ class URLTests(SynchronousTestCase):
             "imaps://anna@imap.example:x",
             "imaps://anna@imap.example:99999",
             "imaps://anna:secret@imap.example",
+            "imaps://anna@imap.example/x%0d%0a0001%20LOGOUT",
         ):
             self.assertRaises(InvalidURL, MailboxURL.parse, text)
 

@@ -273,6 +273,23 @@ class ArchiveTests(InputCase):
         self.write("t.tar", file.getvalue())
         self.assertEqual(self.found(), {})
 
+    def test_tarNames(self) -> None:
+        """
+        An archive with an endless name or attribute, which would be kept in memory, is
+        refused before they are read.
+        """
+        for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME):
+            member = tarfile.TarInfo("x")
+            member.type, member.size = kind, inputs.MAX_EXTENDED + 1
+            # As a tar archive this is complete.
+            content = member.tobuf(tarfile.USTAR_FORMAT) + bytes(member.size)
+            self.write("t.tar", content + tarOf({"a.json": JSON}))
+            reason = "the data is damaged (ReadError)"
+            self.assertEqual(self.found(), {"t.tar": reason})
+        long = "a/" * 2000 + "b.json"
+        self.write("t.tar", tarOf({long: JSON}))
+        self.assertEqual(self.found(), {f"t.tar/{long}": JSON})
+
     def test_zip(self) -> None:
         """
         A zip archive as it is sent is one input; one of many files, or of mailboxes,
