@@ -280,12 +280,17 @@ class ArchiveTests(InputCase):
         """
         for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME):
             member = tarfile.TarInfo("x")
-            member.type, member.size = kind, inputs.MAX_EXTENDED + 1
+            member.type, member.size = kind, 8 * 2**20
             # As a tar archive this is complete.
             content = member.tobuf(tarfile.USTAR_FORMAT) + bytes(member.size)
             self.write("t.tar", content + tarOf({"a.json": JSON}))
-            reason = "the data is damaged (ReadError)"
-            self.assertEqual(self.found(), {"t.tar": reason})
+            tracemalloc.start()
+            self.addCleanup(tracemalloc.stop)
+            found = self.found()
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            self.assertEqual(found, {"t.tar": "the data is damaged (ReadError)"})
+            self.assertLess(peak, 4 * 2**20)
         long = "a/" * 2000 + "b.json"
         self.write("t.tar", tarOf({long: JSON}))
         self.assertEqual(self.found(), {f"t.tar/{long}": JSON})
