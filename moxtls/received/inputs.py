@@ -485,7 +485,7 @@ class _Expansion:
             members = [
                 each
                 for each in archive.infolist()
-                if not each.is_dir() and not _isIgnored(each.filename)
+                if not each.filename.endswith("/") and not _isIgnored(each.filename)
             ]
             isSmall = content.size <= MAX_INPUT and len(members) <= MAX_MEMBERS
             if isSmall and not any(_isCollection(archive, each) for each in members):

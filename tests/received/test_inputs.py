@@ -295,6 +295,15 @@ class ArchiveTests(InputCase):
         self.write("t.tar", tarOf({long: JSON}))
         self.assertEqual(self.found(), {f"t.tar/{long}": JSON})
 
+    def test_namelessMember(self) -> None:
+        """
+        Members of a zip archive may have an empty name, such as those of standard input
+        (APPNOTE.TXT 4.4.17).
+        """
+        data = zipOf({"?!?!": JSON, "a.json": JSON}).replace(b"?!?!", bytes(4))
+        self.write("z.zip", data)
+        self.assertEqual(self.found(), {"z.zip": data})
+
     def test_zip(self) -> None:
         """
         A zip archive as it is sent is one input; one of many files, or of mailboxes,
