@@ -113,10 +113,12 @@ def _judgeTLS(
         replace(each, domain=each.domain or default) for each in report.policies
     )
     report = replace(report, policies=policies)
-    named = dict.fromkeys(each.domain for each in policies)
-    counted = frozenset(each for each in named if each in ours)
+    counted = frozenset(each for each in report.domains if each in ours)
     if not counted:
-        return _refused(report, origin, _notOurs(tuple(named)))
+        named = [each.domain for each in policies if each.domain]
+        isAbout = report.domains or not named
+        reason = _notOurs(report.domains) if isAbout else f"{named[0]} is no domain"
+        return _refused(report, origin, reason)
     return AcceptedReport(report, origin, counted)
 
 
