@@ -25,7 +25,7 @@ from bench.receivedreading import READERS
 from bench.settings import Effort, IReactor, main
 from moxtls.ledger.ledger import Ledger
 from moxtls.received.types import ReportFilter, StoredReport
-from tests.received.samples import aggregateReport
+from tests.received.reading.samples import aggregateReport
 
 #: Reports with the usual number of rows, and rows of a large one.
 REPORTS = 1000

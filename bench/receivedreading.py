@@ -17,7 +17,7 @@ Reader = Callable[[bytes], int]
 
 
 def _moxtls() -> Reader:
-    from moxtls.received.read import readReports
+    from moxtls.received.reading.read import readReports
 
     def read(data: bytes) -> int:
         [report] = readReports(data).reports

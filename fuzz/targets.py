@@ -81,7 +81,7 @@ def _answers(data: bytes) -> None:
 
 
 def _tlsReport(data: bytes) -> None:
-    from moxtls.received.describe import describeTLSReport
+    from moxtls.received.analysis.describe import describeTLSReport
     from moxtls.tlsrpt.parse import MalformedReport, parseReport
 
     try:
@@ -93,7 +93,7 @@ def _tlsReport(data: bytes) -> None:
 
 def _aggregate(data: bytes) -> None:
     from moxtls.dmarc.parse import parseAggregateReport
-    from moxtls.received.describe import describeAggregateReport
+    from moxtls.received.analysis.describe import describeAggregateReport
     from moxtls.tlsrpt.parse import MalformedReport
 
     try:
@@ -107,8 +107,8 @@ def _sent(data: bytes) -> None:
     """
     Received reports, in any container.
     """
-    from moxtls.received.describe import describeReport
-    from moxtls.received.read import readReport, readReports
+    from moxtls.received.analysis.describe import describeReport
+    from moxtls.received.reading.read import readReport, readReports
     from moxtls.tlsrpt.parse import MalformedReport
 
     try:
@@ -293,10 +293,10 @@ TARGETS = {
     "sent": Target(
         _sent,
         (
-            "moxtls.received.read",
-            "moxtls.received.parsed",
-            "moxtls.received.documents",
-            "moxtls.received.archives",
+            "moxtls.received.reading.read",
+            "moxtls.received.reading.parsed",
+            "moxtls.received.reading.documents",
+            "moxtls.received.reading.archives",
             "moxtls.message.mime",
             "moxtls.dmarc.parse",
             "moxtls.tlsrpt.parse",

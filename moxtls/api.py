@@ -58,8 +58,8 @@ from moxtls.interfaces import (
 from moxtls.ledger.ledger import Ledger, MemoryLedger
 from moxtls.message.header import ClientInfo
 from moxtls.mtasts.cache import PolicyCache, PolicyFetcher
-from moxtls.received.authenticity import judge
-from moxtls.received.intake import (
+from moxtls.received.intake.authenticity import judge
+from moxtls.received.intake.intake import (
     READ_TIMEOUT,
     IntakeResult,
     ReportIntake,

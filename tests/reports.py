@@ -4,8 +4,8 @@ Reads reports that were sent.
 
 from __future__ import annotations
 
-from moxtls.received.documents import Document, findDocuments
-from moxtls.received.read import readReport
+from moxtls.received.reading.documents import Document, findDocuments
+from moxtls.received.reading.read import readReport
 from moxtls.tlsrpt.parse import MalformedReport, ReceivedTLSReport
 
 

@@ -18,7 +18,7 @@ from moxtls.dns.types import RRType
 from tests import MAX_WAIT
 from tests.configs import ed25519Key
 from tests.network import AcceptingDelivery
-from tests.received.samples import aggregateReport
+from tests.received.reading.samples import aggregateReport
 from tests.servers import ROOT, ServerCase, closedPort, startPython
 
 EXAMPLES = ROOT / "docs" / "examples"

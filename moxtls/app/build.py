@@ -49,9 +49,9 @@ from moxtls.ledger.ledger import Ledger
 from moxtls.mtasts.cache import PolicyCache, PolicyFetcher, PolicyRefresher
 from moxtls.queue.spool import SpoolUnusable
 from moxtls.queue.types import ReportKind
-from moxtls.received.expiry import NAME as EXPIRY
-from moxtls.received.expiry import ExpiryService, retention
-from moxtls.received.intake import READ_TIMEOUT, ReportIntake, ReportReader
+from moxtls.received.intake.expiry import NAME as EXPIRY
+from moxtls.received.intake.expiry import ExpiryService, retention
+from moxtls.received.intake.intake import READ_TIMEOUT, ReportIntake, ReportReader
 from moxtls.received.interfaces import IReportIntakeObserver
 from moxtls.reporting.compose import ReportComposer, ReportIdentity
 from moxtls.reporting.handover import QueueSubmitter

@@ -37,9 +37,9 @@ from moxtls.outages import OutageLog
 from moxtls.queue.executor import InlineSpoolExecutor, ThreadedSpoolExecutor
 from moxtls.queue.service import QueueService
 from moxtls.queue.types import ReportKind
-from moxtls.received.httpsserver import ReportServerFactory
-from moxtls.received.intake import ReportIntake
-from moxtls.received.listeners import ListenerRecorder
+from moxtls.received.intake.httpsserver import ReportServerFactory
+from moxtls.received.intake.intake import ReportIntake
+from moxtls.received.intake.listeners import ListenerRecorder
 from moxtls.reception.reports import MailedReports
 from moxtls.reporting.service import ReportService
 from moxtls.smtp.authenticator import MAX_CHECKS, Authenticator

@@ -13,8 +13,7 @@ from typing import Any
 from moxtls.authentication.check import authenticate
 from moxtls.authentication.outcome import AuthenticationOutcome, authenticationResults
 from moxtls.authentication.results import AuthResult
-from moxtls.cli.received import STDIN
-from moxtls.cli.shell import CommandError, Shell, addCommand
+from moxtls.cli.shell import STDIN, CommandError, Shell, addCommand
 from moxtls.domain import Address, InvalidAddress
 from moxtls.ipaddresses import parseIP
 from moxtls.ledger.ledger import MemoryLedger

@@ -26,7 +26,7 @@ COMMANDS = {
         "evaluations",
         "DMARC evaluations that have not been reported",
     ),
-    "report": ("reports", "list, preview, send and read reports"),
+    "report": ("reports.commands", "list, preview, send and read reports"),
     "summary": ("summary", "what received reports say about domains"),
     "readiness": (
         "readiness",

@@ -13,7 +13,7 @@ from moxtls.cli.output import wrapped
 from moxtls.cli.shell import Shell, addCommand, domainArgument
 from moxtls.cli.summary import makeQuestions
 from moxtls.dates import DAY
-from moxtls.received.readiness import Step
+from moxtls.received.analysis.readiness import Step
 
 
 def add(commands: Any) -> None:

@@ -41,6 +41,10 @@ INTERRUPTED = 130
 OUTPUT_CLOSED = 141
 
 
+#: The file name that stands for standard input.
+STDIN = "-"
+
+
 class CommandError(Exception):
     """
     A command failed; the message is one line.

@@ -14,7 +14,7 @@ from moxtls.cli.output import wrapped
 from moxtls.cli.shell import Shell, addCommand, domainArgument
 from moxtls.dates import DAY
 from moxtls.domain import Domain
-from moxtls.received.answers import (
+from moxtls.received.analysis.answers import (
     DayCount,
     DMARCAnswer,
     FailureReason,
@@ -25,10 +25,10 @@ from moxtls.received.answers import (
     dayOfNumber,
     percentage,
 )
-from moxtls.received.explanations import Explanation
-from moxtls.received.questions import Lookups, ReportQuestions, ownHost
-from moxtls.received.readiness import expectedDMARC, expectedTLS
-from moxtls.received.sources import SourceGroup, advice
+from moxtls.received.analysis.explanations import Explanation
+from moxtls.received.analysis.questions import Lookups, ReportQuestions, ownHost
+from moxtls.received.analysis.readiness import expectedDMARC, expectedTLS
+from moxtls.received.analysis.sources import SourceGroup, advice
 from moxtls.received.types import Reporter
 
 OVERVIEW = ("Domain", "Reports", "Verdict", "Passed", "Since", "Result")

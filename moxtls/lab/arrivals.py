@@ -27,7 +27,7 @@ from moxtls.lab.expectations import (
     inOrder,
 )
 from moxtls.lab.scenario import HOST_REPORT_ADDRESS, REPORT_ADDRESS, SENDER
-from moxtls.received.read import readReport
+from moxtls.received.reading.read import readReport
 from moxtls.tlsrpt.parse import MalformedReport, ReceivedTLSReport
 
 

@@ -14,8 +14,8 @@ from moxtls.lab.mail import MailOutcome, ReceptionOutcome
 from moxtls.lab.messages import ANNA, OTTO
 from moxtls.lab.received import ReportReception
 from moxtls.lab.world import Lab
-from moxtls.received.answers import DMARCAnswer, TLSAnswer
-from moxtls.received.describe import describeTLSReport
+from moxtls.received.analysis.answers import DMARCAnswer, TLSAnswer
+from moxtls.received.analysis.describe import describeTLSReport
 from moxtls.received.types import StoredReport
 
 HELP = (

@@ -59,9 +59,9 @@ from moxtls.lab.senders import KNOWN_LIST, senderPlans
 from moxtls.lab.validator import Validator
 from moxtls.lab.zones import Authority, makeTree
 from moxtls.ledger.ledger import Ledger
-from moxtls.received.answers import DMARCAnswer, TLSAnswer
-from moxtls.received.questions import OwnHost, ReportQuestions
-from moxtls.received.sources import OwnSenders
+from moxtls.received.analysis.answers import DMARCAnswer, TLSAnswer
+from moxtls.received.analysis.questions import OwnHost, ReportQuestions
+from moxtls.received.analysis.sources import OwnSenders
 from moxtls.received.types import dayOf
 
 CA_FILE = "ca.pem"

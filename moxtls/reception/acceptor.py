@@ -39,8 +39,8 @@ from moxtls.message.header import (
 from moxtls.message.spooled import SpooledMessage
 from moxtls.outages import logUnlessOutage
 from moxtls.queue.types import ReportKind
-from moxtls.received.authenticity import AuthenticationUnavailable
-from moxtls.received.intake import ReadingUnavailable
+from moxtls.received.intake.authenticity import AuthenticationUnavailable
+from moxtls.received.intake.intake import ReadingUnavailable
 from moxtls.reception.delivery import MailboxDelivery, StoredMessage, VerdictDispatcher
 from moxtls.reception.policy import (
     ACCEPTED,

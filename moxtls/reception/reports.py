@@ -19,9 +19,9 @@ from moxtls.config import Config
 from moxtls.message.addresses import authorDomains
 from moxtls.message.header import REPORT_RESULT, ClientInfo, Header
 from moxtls.message.spooled import SpooledMessage
-from moxtls.received.authenticity import judge, judgeMailed, withoutRepeated
-from moxtls.received.documents import MAX_INPUT
-from moxtls.received.intake import IntakeResult, Judged, ReportIntake
+from moxtls.received.intake.authenticity import judge, judgeMailed, withoutRepeated
+from moxtls.received.intake.intake import IntakeResult, Judged, ReportIntake
+from moxtls.received.reading.documents import MAX_INPUT
 from moxtls.received.types import (
     AcceptedReport,
     AddResult,

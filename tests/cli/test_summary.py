@@ -1,6 +1,6 @@
 """
 Tests for L{moxtls.cli.summary}, L{moxtls.cli.readiness} and
-L{moxtls.received.questions}.
+L{moxtls.received.analysis.questions}.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from unittest import SkipTest
 import moxtls
 from moxtls.dates import DAY
 from moxtls.dns.types import RRType
-from moxtls.received import questions
-from moxtls.received.answers import dayOfNumber
+from moxtls.received.analysis import questions
+from moxtls.received.analysis.answers import dayOfNumber
 from tests.cli.commands import columns
 from tests.cli.network import NetworkCommandCase, reactor
-from tests.received.filling import Row, accept, aggregateReport, fill
+from tests.received.analysis.filling import Row, accept, aggregateReport, fill
 
 DOMAIN = """
 [Domains."example.org"]

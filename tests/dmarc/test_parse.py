@@ -15,7 +15,7 @@ from moxtls.dmarc.parse import (
     parseAggregateReport,
     readFeedbackReport,
 )
-from moxtls.received.describe import (
+from moxtls.received.analysis.describe import (
     describeAggregateReport,
     describeFeedbackReport,
 )

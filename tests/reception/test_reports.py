@@ -14,7 +14,7 @@ from moxtls.config import Config
 from moxtls.interfaces import StoreUnavailable
 from moxtls.message.header import ClientInfo
 from moxtls.message.spooled import MAX_IN_MEMORY
-from moxtls.received.intake import IntakeResult, ReportIntake, ReportReader
+from moxtls.received.intake.intake import IntakeResult, ReportIntake, ReportReader
 from moxtls.received.interfaces import IReceivedReportStore
 from moxtls.received.types import (
     AcceptedReport,
@@ -27,8 +27,8 @@ from moxtls.reception import reports as module
 from moxtls.reception.policy import TRY_LATER
 from moxtls.reception.reports import MailedReports, describeResults, reportField
 from moxtls.workers.process import NoWorker, Worker
-from tests.received.reading import InlineWorker, RecordingStore, readWords
-from tests.received.test_authenticity import dmarcReport, tlsReport
+from tests.received.intake.fakes import InlineWorker, RecordingStore, readWords
+from tests.received.intake.test_authenticity import dmarcReport, tlsReport
 from tests.reception.receiving import (
     CONFIG,
     HOSTNAME,

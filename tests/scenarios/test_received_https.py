@@ -36,7 +36,7 @@ from tests.certificates import Identity, good, root
 from tests.cli.outcomes import broken
 from tests.configs import ed25519Key
 from tests.queue.killing import quickDirectory
-from tests.received.samples import tlsReport
+from tests.received.reading.samples import tlsReport
 from tests.servers import ServerCase, closedPort, startPython
 from tests.test_tap import TWISTD
 

@@ -22,7 +22,7 @@ from moxtls.app.configfiles import ConfigFiles
 from moxtls.app.service import Server
 from moxtls.authentication.dkim.sign import sign
 from moxtls.dns.types import RRType
-from moxtls.received.intake import LOST
+from moxtls.received.intake.intake import LOST
 from moxtls.received.types import (
     AcceptedReport,
     Channel,
@@ -34,7 +34,7 @@ from moxtls.received.types import (
 )
 from tests import MAX_WAIT
 from tests.postgres import StoppableServer
-from tests.received.test_authenticity import tlsReport
+from tests.received.intake.test_authenticity import tlsReport
 from tests.reporting.support import ED25519_PEM
 from tests.scenarios.support_mailed import (
     SPAN,

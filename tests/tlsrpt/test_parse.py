@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.received.describe import describeTLSReport
+from moxtls.received.analysis.describe import describeTLSReport
 from moxtls.tlsrpt import parse as module
 from moxtls.tlsrpt.generate import compress
 from moxtls.tlsrpt.parse import (

@@ -1,0 +1,3 @@
+"""
+What received reports mean: answers, explanations and what domains are ready for.
+"""

@@ -1,0 +1,3 @@
+"""
+The ways by which reports arrive: they are judged and stored.
+"""

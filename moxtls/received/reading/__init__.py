@@ -1,0 +1,3 @@
+"""
+Reads reports in any input, in worker processes.
+"""

@@ -1,0 +1,3 @@
+"""
+Tests for L{moxtls.cli.reports.commands}.
+"""
