@@ -12,7 +12,7 @@ run: $(VENV)/ready
 # workers don't survive that.  ONE is half of the work; the rest is whatever
 # else there is, so that nothing is forgotten.
 TRIAL = $(BIN)/python -m twisted.trial --temp-directory
-ONE = tests.scenarios tests.ledger tests.test_tap
+ONE = tests.scenarios tests.ledger tests.lab tests.test_tap
 REST = $(filter-out $(ONE),$(sort \
 	$(patsubst tests/%/__init__.py,tests.%,$(wildcard tests/*/__init__.py)) \
 	$(patsubst tests/%.py,tests.%,$(wildcard tests/test_*.py))))
