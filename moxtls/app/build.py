@@ -6,11 +6,8 @@ flows. No decisions.
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from itertools import chain
-from random import SystemRandom
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -25,6 +22,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.threads import deferToThreadPool
 
 from moxtls.app.configfiles import ConfigFiles
+from moxtls.app.process import jitter, newID
 from moxtls.authentication.check import MessageAuthenticator, Offload
 from moxtls.config import DMARC, Families
 from moxtls.config.addresses import forwarders
@@ -44,10 +42,8 @@ from moxtls.dns.types import RRType
 from moxtls.domain import Domain
 from moxtls.https import HTTPSClient
 from moxtls.interfaces import IQueue, IReportSource, ISessionObserver
-from moxtls.ledger.database import LedgerUnavailable
 from moxtls.ledger.ledger import Ledger
 from moxtls.mtasts.cache import PolicyCache, PolicyFetcher, PolicyRefresher
-from moxtls.queue.spool import SpoolUnusable
 from moxtls.queue.types import ReportKind
 from moxtls.received.intake.expiry import NAME as EXPIRY
 from moxtls.received.intake.expiry import ExpiryService, retention
@@ -67,10 +63,6 @@ from moxtls.tlsrpt.recorder import OutcomeRecorder
 from moxtls.tlsrpt.source import TLSReporting, TLSReportSource
 from moxtls.workers.process import IWorkerReactor, Worker
 
-#: Thresholds of the garbage collector. Many connections have more live objects than
-#: Python's default threshold of 700, and none of them is garbage: collecting took a
-#: twentieth of the time of a message.
-GARBAGE = (10_000, 20, 20)
 #: Seconds for which an unreachable host isn't dialed again.
 HOST_PAUSE = 60.0
 
@@ -90,32 +82,6 @@ class IReactor(
 
 
 T = TypeVar("T")
-
-jitter = SystemRandom().random
-
-
-def newID() -> str:
-    """
-    A new identifier: unguessable, and valid as a file name and a local part.
-    """
-    return secrets.token_hex(12)
-
-
-@contextmanager
-def asConfigErrors(configFiles: ConfigFiles) -> Iterator[None]:
-    """
-    Convert errors of stores that can't be opened to configuration errors that name
-    the responsible key.
-
-    @raise InvalidConfig: Instead of the exceptions of the stores.
-    """
-    try:
-        yield
-    except LedgerUnavailable as error:
-        key = "Ledger" if configFiles.config.ledger else "DataDirectory"
-        raise configFiles.wrong("", key, "", str(error)) from None
-    except SpoolUnusable as error:
-        raise configFiles.wrong("", "DataDirectory", "", str(error)) from None
 
 
 class Components:

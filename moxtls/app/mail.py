@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from moxtls.app.build import FAMILIES, Components, jitter, newID
+from moxtls.app.build import FAMILIES, Components
+from moxtls.app.process import jitter, newID
 from moxtls.authentication.check import WORKER_TIMEOUT, SignatureVerifier
 from moxtls.config import Config, RelayTLS, lmtpAddress
 from moxtls.delivery.attempt import DirectCourier

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from twisted.python.util import runAsEffectiveUser
 
-from moxtls.app.build import asConfigErrors
 from moxtls.app.configfiles import ConfigFiles, faultsOf
 from moxtls.app.ports import ListenerPorts, PortUnavailable
 from moxtls.app.privileges import ROOT, userName
+from moxtls.app.process import asConfigErrors
 from moxtls.app.service import portFault
 from moxtls.config import InvalidConfig, Listener, joinedErrors
 from moxtls.ledger import database

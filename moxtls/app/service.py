@@ -17,16 +17,11 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from moxtls.app.build import (
-    GARBAGE,
-    Components,
-    IReactor,
-    asConfigErrors,
-    newID,
-)
+from moxtls.app.build import Components, IReactor
 from moxtls.app.configfiles import ConfigFiles, faultsOf
 from moxtls.app.mail import InboundServices, MailboxStores, makeQueue
 from moxtls.app.ports import IListenerFactory, ListenerPorts, PortUnavailable
+from moxtls.app.process import GARBAGE, asConfigErrors, newID
 from moxtls.authentication.dkim.sign import NoSubmitter
 from moxtls.config import InvalidConfig, Listener, ListenerTLS, joinedErrors, quoted
 from moxtls.config import Service as ListenerService

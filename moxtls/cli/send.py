@@ -80,7 +80,7 @@ async def _send(shell: Shell, arguments: argparse.Namespace) -> int:
 
 
 async def _submit(shell: Shell, arguments: list[str], file: str) -> str:
-    from moxtls.app.build import newID
+    from moxtls.app.process import newID
 
     # Both belong to the calling user, and the process may switch its user.
     user = _user()

@@ -160,7 +160,7 @@ class Shell:
         @param isThreaded: Run its operations in threads: those that wait share a
             transaction.
         """
-        from moxtls.app.build import asConfigErrors
+        from moxtls.app.process import asConfigErrors
         from moxtls.ledger.database import LedgerMissing
         from moxtls.ledger.ledger import Ledger, MemoryLedger
 
@@ -182,7 +182,7 @@ class Shell:
 
         @param make: As for L{ledger}.
         """
-        from moxtls.app.build import asConfigErrors, newID
+        from moxtls.app.process import asConfigErrors, newID
         from moxtls.queue.executor import InlineSpoolExecutor, QueueClient
         from moxtls.queue.memory import MemoryQueue
         from moxtls.queue.spool import isSpool

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.app.build import newID
 from moxtls.app.mail import MailboxStores, Transports
+from moxtls.app.process import newID
 from moxtls.delivery.attempt import DirectCourier
 from moxtls.delivery.local import LocalCourier
 from moxtls.delivery.relay import SmarthostCourier

@@ -65,7 +65,7 @@ async def run(shell: Shell, arguments: argparse.Namespace) -> int:
     Import everything, and print a summary.  After an interrupt, what was read until
     then is stored.
     """
-    from moxtls.app.build import GARBAGE
+    from moxtls.app.process import GARBAGE
     from moxtls.received.intake.importing import Importer, startWorkers
 
     gc.set_threshold(*GARBAGE)
