@@ -102,12 +102,10 @@ class Import:
 
     @ivar wall: Seconds from its start to its end.
     @ivar cpu: Seconds, of all its processes.
-    @ivar peak: Octets, of the largest process.
     """
 
     wall: float
     cpu: float
-    peak: int
 
 
 def _timed(command: Sequence[object]) -> Import:
@@ -117,7 +115,8 @@ def _timed(command: Sequence[object]) -> Import:
     process.returncode = os.waitstatus_to_exitcode(status)
     wall = time.monotonic() - start
     assert not process.returncode, process.returncode
-    return Import(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    # Its peak of memory would be that of this process, if that is larger.
+    return Import(wall, usage.ru_utime + usage.ru_stime)
 
 
 def _import(folder: Path, reports: int) -> Import:
@@ -153,7 +152,7 @@ def _compareImports(folder: Path, reports: int, rounds: int) -> None:
     measured = {
         name: [run() for _ in range(max(1, rounds))] for name, run in runs.items()
     }
-    table = [["", "reports per second", "seconds", "CPU seconds", "peak of a process"]]
+    table = [["", "reports per second", "seconds", "CPU seconds"]]
     for name, found in measured.items():
         wall = median(each.wall for each in found)
         table.append(
@@ -162,7 +161,6 @@ def _compareImports(folder: Path, reports: int, rounds: int) -> None:
                 f"{reports / wall:,.0f}",
                 f"{wall:.1f}",
                 f"{median(each.cpu for each in found):.1f}",
-                f"{max(each.peak for each in found) / 1e6:.0f} MB",
             ]
         )
     print(
