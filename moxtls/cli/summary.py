@@ -29,7 +29,8 @@ from moxtls.received.analysis.explanations import Explanation
 from moxtls.received.analysis.questions import Lookups, ReportQuestions, ownHost
 from moxtls.received.analysis.readiness import expectedDMARC, expectedTLS
 from moxtls.received.analysis.sources import SourceGroup, advice
-from moxtls.received.types import Reporter
+from moxtls.received.interfaces import IReceivedReportStore
+from moxtls.received.types import ReceivedKind, Reporter, ReportFilter, dayOf
 
 OVERVIEW = ("Domain", "Reports", "Verdict", "Passed", "Since", "Result")
 OVERVIEW_JSON = (
@@ -112,10 +113,13 @@ async def _summary(shell: Shell, arguments: argparse.Namespace) -> int:
     published = await questions.published(domain)
     dmarc = await questions.dmarc(domain, first, last, published)
     expected = {"tls": "", "dmarc": ""}
+    store = (await shell.ledger()).received
     if tls.conclusion.verdict is Verdict.NO_DATA:
-        expected["tls"] = expectedTLS(published)
+        older = await _older(store, ReceivedKind.TLS, domain, (first, last))
+        expected["tls"] = older or expectedTLS(published)
     if dmarc.conclusion.verdict is Verdict.NO_DATA:
-        expected["dmarc"] = expectedDMARC(published)
+        older = await _older(store, ReceivedKind.DMARC, domain, (first, last))
+        expected["dmarc"] = older or expectedDMARC(published)
     if arguments.json:
         shell.output.json(
             {
@@ -140,6 +144,26 @@ async def _summary(shell: Shell, arguments: argparse.Namespace) -> int:
     return 0
 
 
+async def _older(
+    store: IReceivedReportStore,
+    kind: ReceivedKind,
+    domain: Domain,
+    span: tuple[int, int],
+) -> str:
+    """
+    A sentence about reports of days before C{span}; empty if there are none.
+    """
+    first, last = span
+    for report in await store.reports(ReportFilter(kind, domain.ascii), 1):
+        day = dayOf((report.start + report.end) // 2)
+        if day < first:
+            return (
+                f"no {kind.upper()} report about these days; the latest that arrived "
+                f"is about {dayName(day)}: --days {last - day + 1} includes it"
+            )
+    return ""
+
+
 # --- all domains ----------------------------------------------------------------------
 
 
@@ -160,6 +184,9 @@ async def _overview(
         rows += [row(domain, "TLS", tls), row(domain, "DMARC", dmarc)]
     shell.output.progressEnded()
     shell.output.table(OVERVIEW_JSON if shell.output.asJSON else OVERVIEW, rows)
+    older = set(await ledger.received.domains(0, first - 1)) - set(names)
+    if older and not shell.output.asJSON:
+        shell.output.line(f"{count(len(older), 'domain')} with older reports (--days)")
     return 0
 
 

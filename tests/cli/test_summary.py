@@ -160,6 +160,19 @@ class SummaryTests(NetworkCommandCase):
         out = await self.good("summary", "empty.example", "--no-dns")
         self.assertIn("not looked up", out)
 
+    async def test_older(self) -> None:
+        """
+        If all reports are about earlier days, the answer says so.
+        """
+        out = await self.good("summary", "example.org", "--days", "1")
+        self.assertIn("no TLS report about these days; the latest", out)
+        self.assertRegex(out.replace("\n ", ""), r"DMARC report about.*--days +2")
+        self.configure("")
+        out = await self.good("summary", "--days", "1")
+        self.assertIn("1 domain with older reports (--days)", out)
+        out = await self.good("summary", "--days", "2")
+        self.assertNotIn("older", out)
+
     async def test_names(self) -> None:
         """
         Sources are named by reverse names that resolve back (RFC 8601 3); others could
