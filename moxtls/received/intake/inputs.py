@@ -146,7 +146,11 @@ def findInputs(path: str) -> Generator[Found]:
     """
     try:
         isFolder = stat.S_ISDIR(os.stat(path).st_mode)
-    except (OSError, ValueError) as error:
+    except ValueError:
+        # Each version of Python words it in another way.
+        yield Unreadable(path, "no file can have this name")
+        return
+    except OSError as error:
         yield _unopened(path, error)
         return
     files: Iterable[tuple[str | Unreadable, bool]] = [(path, False)]
