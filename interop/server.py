@@ -26,26 +26,19 @@ WRITER = f"alice@{SENDER}"
 #: The quota of the account C{full}, in octets.
 QUOTA = 4_000
 
-CONFIG = """\
+#: All servers: keys, then tables.
+KEYS = """\
 Hostname = "{host}"
 DataDirectory = "data"
 CAFile = "{ca}"
-OutgoingTLSReportsForAllSuccess = true
-
+"""
+SILENT = """\
+NoOutgoingTLSReports = true
+NoOutgoingDMARCReports = true
+"""
+RECEPTION = """
 [Resolver]
 Servers = ["{resolver}"]
-
-[Listeners.submission]
-Address = "{address}"
-Port = {submissionPort}
-
-[Listeners.secured]
-Address = "{address}"
-Port = {securedPort}
-TLS = "starttls"
-CertificateFile = "moxtls.pem"
-KeyFile = "moxtls.key"
-Authentication = true
 
 [Listeners.reception]
 Address = "{address}"
@@ -54,6 +47,27 @@ Service = "reception"
 TLS = "starttls"
 CertificateFile = "moxtls.pem"
 KeyFile = "moxtls.key"
+"""
+#: Servers that also send.
+SENDING = """
+[Listeners.submission]
+Address = "{address}"
+Port = {submissionPort}
+
+[Delivery]
+Port = {smtpPort}
+HTTPSPort = {httpsPort}
+AllowOwnHosts = true
+"""
+
+OWN = """
+[Listeners.secured]
+Address = "{address}"
+Port = {securedPort}
+TLS = "starttls"
+CertificateFile = "moxtls.pem"
+KeyFile = "moxtls.key"
+Authentication = true
 
 [Accounts.anna.Destinations."{anna}"]
 
@@ -70,33 +84,10 @@ Quota = {quota}
 [Reporting.Failures]
 Enabled = true
 
-[Delivery]
-Port = {smtpPort}
-HTTPSPort = {httpsPort}
-AllowOwnHosts = true
-
 [Users]
 {user} = "{password}"
 """
-
-BEHIND = """\
-Hostname = "{host}"
-DataDirectory = "data"
-CAFile = "{ca}"
-NoOutgoingTLSReports = true
-NoOutgoingDMARCReports = true
-
-[Resolver]
-Servers = ["{resolver}"]
-
-[Listeners.reception]
-Address = "{address}"
-Port = {port}
-Service = "reception"
-TLS = "starttls"
-CertificateFile = "moxtls.pem"
-KeyFile = "moxtls.key"
-
+BY_LMTP = """
 [Accounts.anna.Destinations."{anna}"]
 
 [Accounts.full.Destinations."{full}"]
@@ -106,34 +97,7 @@ KeyFile = "moxtls.key"
 [LMTP]
 Address = "{lmtp}"
 """
-
-RECEIVING = """\
-Hostname = "{host}"
-DataDirectory = "data"
-CAFile = "{ca}"
-NoOutgoingTLSReports = true
-NoOutgoingDMARCReports = true
-
-[Resolver]
-Servers = ["{resolver}"]
-
-[Listeners.submission]
-Address = "{address}"
-Port = {submissionPort}
-
-[Listeners.reception]
-Address = "{address}"
-Port = {smtpPort}
-Service = "reception"
-TLS = "starttls"
-CertificateFile = "moxtls.pem"
-KeyFile = "moxtls.key"
-
-[Delivery]
-Port = {smtpPort}
-HTTPSPort = {httpsPort}
-AllowOwnHosts = true
-
+REPORTED_HERE = """
 [HostTLSRPT]
 
 [Domains."{domain}".TLSRPT]
@@ -142,6 +106,9 @@ AllowOwnHosts = true
 
 [Accounts.carl.Destinations."carl@{domain}"]
 """
+CONFIG = f"{KEYS}OutgoingTLSReportsForAllSuccess = true\n{RECEPTION}{SENDING}{OWN}"
+BEHIND = KEYS + SILENT + RECEPTION + BY_LMTP
+RECEIVING = KEYS + SILENT + RECEPTION + SENDING + REPORTED_HERE
 
 SELECTOR = """
 [Domains."{domain}".DKIM.Selectors.{name}]
@@ -235,7 +202,7 @@ def runServerWithLMTP(
             ca=environment.directory / CA_FILE,
             resolver="{}:{}".format(*resolver),
             address=address,
-            port=port,
+            smtpPort=port,
             anna=ANNA,
             full=FULL,
             domain=SENDER,

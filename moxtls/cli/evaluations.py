@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from moxtls.cli.pages import paged
+from moxtls.cli.output import paged
 from moxtls.cli.shell import Shell, addCommand, domainArgument, moment
 from moxtls.dmarc.types import EvaluationSummary, ReportRow, StoredEvaluation
 from moxtls.domain import Domain

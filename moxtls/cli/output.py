@@ -1,23 +1,28 @@
 # -*- test-case-name: tests.cli.test_output -*-
 """
-Command output: tables for terminals, JSON for programs.
+Command output: tables for terminals, JSON for programs; long lists are read a page at a
+time.
 """
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from tempfile import SpooledTemporaryFile
 from textwrap import wrap
-from typing import IO, TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar
+
+from twisted.internet.defer import Deferred
 
 from moxtls.tlsrpt.parse import escapeUnprintable
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+T = TypeVar("T")
 
 #: The width of a line in files and pipes: wide enough for any row.
 UNLIMITED = 10_000
@@ -327,3 +332,26 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(escapeUnprintable(str(each)) for each in value)
     return escapeUnprintable(str(value))
+
+
+# --- long lists ------------------------------------------------------------------
+
+#: The page size: values in memory at a time.
+AT_ONCE = 1000
+
+
+async def paged(
+    load: Callable[[T | None, int], Deferred[tuple[T, ...]]], atOnce: int = 0
+) -> AsyncIterator[T]:
+    """
+    Iterate over all values of a paged list.
+
+    @param load: Loads at most the given number of values after the last value of the
+        page before.
+    @param atOnce: The page size; 0 for the default.
+    """
+    last: T | None = None
+    while found := await load(last, atOnce or AT_ONCE):
+        for each in found:
+            yield each
+        last = found[-1]

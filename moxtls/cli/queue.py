@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from moxtls.cli.pages import AT_ONCE
+from moxtls.cli.output import AT_ONCE
 from moxtls.cli.shell import CommandError, Shell, addCommand, addGroup, moment
 from moxtls.queue.types import RecipientState
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import date
 from typing import Any
 
-from moxtls.cli.pages import paged
+from moxtls.cli.output import paged
 from moxtls.cli.shell import Shell, addCommand, dayArgument, domainArgument
 from moxtls.domain import Domain
 from moxtls.interfaces import IOutcomeStore

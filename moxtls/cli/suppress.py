@@ -9,7 +9,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from moxtls.cli.pages import paged
+from moxtls.cli.output import paged
 from moxtls.cli.shell import (
     CommandError,
     Shell,

@@ -100,7 +100,7 @@ REPORTS = (
 @dataclass(frozen=True, slots=True)
 class ReportReception:
     """
-    What became of a report.
+    The result of a report that was sent.
 
     @ivar stored: As it is in the ledger; C{None} if it isn't.
     """

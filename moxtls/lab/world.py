@@ -398,7 +398,7 @@ class LabSession:
 
     async def answers(self) -> tuple[TLSAnswer, DMARCAnswer]:
         """
-        What the received reports say about the lab's domain.
+        Answers from the received reports about the lab's domain.
         """
         assert self._server is not None
         ledger, domain = self._server.ledger, Domain(SENDER)

@@ -269,7 +269,7 @@ class ReadResult:
 @dataclass(frozen=True, slots=True)
 class Origin:
     """
-    How a report arrived.
+    The way by which a report arrived, and its submitter.
 
     @ivar sender: The From domain of mail, the IP address of an HTTPS client, or the
         path of an imported file.
@@ -317,7 +317,7 @@ class RefusedReport:
 @dataclass(frozen=True, slots=True)
 class TakenReports:
     """
-    What became of the reports in a message.
+    The result of the reports in a message.
 
     @ivar field: The header field about it, with its CRLF.
     @ivar isAccepted: True if all were accepted.
@@ -329,7 +329,7 @@ class TakenReports:
 
 class AddResult(StrEnum):
     """
-    What became of a report that was added.
+    The result of adding a report.
 
     C{VARIANT}: stored, and marked: there is a different report of the same submitter,
     id and period.  C{DUPLICATE}: not stored, as it is there already.

@@ -159,8 +159,8 @@ class MailedReports:
 
 def describeResults(results: Sequence[IntakeResult]) -> str:
     """
-    What became of the reports in a message, in printable ASCII: C{accepted, 2 TLS
-    reports; refused, the reason}.
+    Describe the results of the reports in a message in printable ASCII: C{accepted, 2
+    TLS reports; refused, the reason}.
     """
     parts = []
     kinds: Counter[ReceivedKind] = Counter()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from unittest.mock import patch
 
 from moxtls.authentication.results import AuthResult
-from moxtls.cli import evaluations, pages
+from moxtls.cli import evaluations, output
 from moxtls.dates import HOUR
 from moxtls.dmarc.source import UNSENDABLE
 from moxtls.dmarc.types import (
@@ -118,7 +118,7 @@ class EvaluationsTests(CommandCase):
                 for name in names
             )
         )
-        with patch.object(pages, "AT_ONCE", 2):
+        with patch.object(output, "AT_ONCE", 2):
             found = self.good("evaluations", "--json").value
         self.assertEqual([each["policy_domain"] for each in found], names)
 

@@ -68,7 +68,7 @@ class ResultsTests(CommandCase):
         """
         whole = [self.good("results").out, self.good("results", "--json").out]
         with (
-            patch("moxtls.cli.pages.AT_ONCE", 1),
+            patch("moxtls.cli.output.AT_ONCE", 1),
             patch("moxtls.cli.output.IN_MEMORY", 1),
         ):
             self.assertEqual(self.good("results").out, whole[0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from moxtls.cli.pages import paged
+from moxtls.cli.output import paged
 from moxtls.cli.reports import export, importing
 from moxtls.cli.reports.documents import document
 from moxtls.cli.reports.received import addVerbs

@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from moxtls.cli.pages import paged
+from moxtls.cli.output import paged
 from moxtls.cli.reports.received import addFilters, reportFilter, reportStore
 from moxtls.cli.shell import Shell, addCommand
 from moxtls.received.analysis.answers import dayOfNumber

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from moxtls.cli.output import wrapped
-from moxtls.cli.pages import AT_ONCE, paged
+from moxtls.cli.output import AT_ONCE, paged, wrapped
 from moxtls.cli.reports.documents import document
 from moxtls.cli.shell import (
     STDIN,

@@ -141,7 +141,7 @@ class Head:
 @dataclass(slots=True)
 class Batch:
     """
-    What a transaction writes, by table.
+    The rows that a transaction writes, by table.
 
     @ivar details: By month and digest.
     @ivar sources: Messages.

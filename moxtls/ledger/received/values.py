@@ -189,7 +189,7 @@ def decodeNames(text: str) -> tuple[str, ...]:
 
 def encodePolicy(policy: ReceivedPolicy) -> str:
     """
-    What a policy says, and its failures, within the limits, as JSON in ASCII.
+    Encode a policy and its failures as JSON in ASCII, within the limits.
     """
     return _encode(
         (

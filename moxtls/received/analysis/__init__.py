@@ -1,3 +1,3 @@
 """
-What received reports mean: answers, explanations and what domains are ready for.
+Analysis of received reports: answers, explanations and readiness of domains.
 """

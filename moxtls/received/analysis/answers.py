@@ -115,7 +115,7 @@ class FailureReason:
 @dataclass(frozen=True, slots=True)
 class TLSAnswer:
     """
-    What TLS reports say about mail to a domain.
+    The answer from TLS reports about mail to a domain.
 
     @ivar failed: Sessions that failed.
     @ivar reasons: Most sessions first; also failures that failed no session, because no
@@ -136,7 +136,7 @@ class TLSAnswer:
 @dataclass(frozen=True, slots=True)
 class DMARCAnswer:
     """
-    What DMARC reports say about mail from a domain.
+    The answer from DMARC reports about mail from a domain.
 
     @ivar sources: Those with most failures first.
     """

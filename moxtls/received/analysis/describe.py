@@ -2,7 +2,7 @@
 """
 Describes received reports in lines of text, safe to print on a terminal.  No I/O.
 
-What failed comes first; what is fine is one line, unless all of it is wanted.
+Failures come first; all that is fine is one line, unless every row is wanted.
 """
 
 from __future__ import annotations

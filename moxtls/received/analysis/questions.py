@@ -206,7 +206,8 @@ class ReportQuestions:
 
     async def readiness(self, domain: Domain, today: int) -> tuple[Step, ...]:
         """
-        What C{domain} is ready for, from the reports before C{today}.
+        The readiness of C{domain} for stricter policies, from the reports before
+        C{today}.
         """
         published = await self.published(domain)
         return steps(
@@ -219,7 +220,7 @@ class ReportQuestions:
 
     async def published(self, domain: Domain) -> PublishedRecords:
         """
-        What C{domain} publishes now.
+        Look up the records and the policy that C{domain} publishes now.
         """
         lookups = self._lookups
         if lookups is None:

@@ -108,7 +108,7 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class PublishedRecords:
     """
-    What a domain publishes now.
+    The records and the MTA-STS policy that a domain publishes now.
 
     @ivar isKnown: False if nothing could be looked up.
     @ivar sts: C{None} without a valid policy.
@@ -429,7 +429,7 @@ def _forwarded(dmarc: DMARCAnswer) -> Iterator[Blocker]:
 
 def expectedTLS(published: PublishedRecords) -> str:
     """
-    Why there is no TLS report yet, and what to expect, in a sentence.
+    A sentence with the reason why there is no TLS report yet, or what to expect.
     """
     name = f"_smtp._tls.{published.domain}"
     if not published.tlsrpt:

@@ -355,7 +355,7 @@ def _title(
 
 def advice(group: SourceGroup, domain: str) -> str:
     """
-    What to do about a group, in a sentence; empty if nothing.
+    A sentence with the remedy for the failures of a group; empty if none is needed.
 
     @param domain: The policy domain, for display.
     """

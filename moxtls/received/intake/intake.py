@@ -64,7 +64,7 @@ class ReadingUnavailable(Exception):
 @dataclass(frozen=True, slots=True)
 class IntakeResult:
     """
-    What became of one report, or of something else in an input.
+    The result of one report, or of something else in an input.
 
     @ivar added: C{None} if it was refused.
     """

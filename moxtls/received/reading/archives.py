@@ -78,7 +78,7 @@ def gunzip(
 
 def _flushed(unpacker: zlib._Decompress, kind: str) -> Iterator[bytes]:
     """
-    What is left in a decompressor at the end of the data.
+    The content left in a decompressor at the end of the data.
     """
     while content := unpacker.decompress(b"", CHUNK):
         yield content

@@ -368,7 +368,7 @@ class _Search:
 
 def _kindOf(head: bytes, place: _Place) -> str:
     """
-    What something is, by its first octets; empty if it can't have a report in it.
+    The format of data, by its first octets; empty if it can't have a report in it.
     """
     if head.startswith(GZIP_MAGIC):
         return "gzip"

@@ -19,6 +19,8 @@ def upgrade() -> None:
     Apply the migration in the transaction that is open.
     """
     _reports()
+    _raw()
+    _domains()
     _tls()
     _dmarc()
     _listeners()
@@ -81,12 +83,18 @@ def _reports() -> None:
         sqlite_where=sa.text("state > 0"),
         postgresql_where=sa.text("state > 0"),
     )
+
+
+def _raw() -> None:
     op.create_table(
         "received_raw",
         sa.Column("report", _number(), nullable=False),
         sa.Column("content", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("report", name="pk_received_raw"),
     )
+
+
+def _domains() -> None:
     op.create_table(
         "received_domain",
         sa.Column("refused", sa.Boolean, nullable=False),
