@@ -384,7 +384,8 @@ class ReportFilter:
     @ivar organization: The reporting organization: any part of its name, in any case.
     @ivar first: The first day.
     @ivar last: The last day.
-    @ivar onlyFailures: Reports with failures; rows that failed.
+    @ivar onlyFailures: Reports with failures, also those of TLS without a failed
+        session; rows that failed.
     @ivar refused: True for only refused ones, false for only accepted ones.
     """
 

@@ -7,7 +7,7 @@ once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -97,6 +97,7 @@ class Head:
 
     @ivar report: C{None} if it couldn't be read.
     @ivar counts: By policy domain; of a refused one, all are those of the whole.
+    @ivar failing: Policy domains with failures, also if no session of them failed.
     @ivar identity: C{None} unless it is accepted and complete.
     @ivar refused: The reason.
     @ivar readKind: Of one that couldn't be read, if known.
@@ -112,6 +113,7 @@ class Head:
     refused: str = ""
     readKind: str = ""
     rowCount: int = 0
+    failing: Collection[str] = ()
 
     @property
     def kind(self) -> str:
@@ -212,9 +214,9 @@ class Batch:
         Add a report with all that it contains.
         """
         report, origin = accepted.report, accepted.origin
-        position = 0
+        position, failing = 0, frozenset[str]()
         if report.kind is ReceivedKind.TLS:
-            counts = self._addPolicies(number, accepted)
+            counts, failing = self._addPolicies(number, accepted)
         else:
             counts = countsByDomain(report)
             for block in report.blocks if counts else ():
@@ -228,6 +230,7 @@ class Batch:
             identity,
             isVariant,
             rowCount=position,
+            failing=failing,
         )
         self.addHead(head)
         self.addDomains(head)
@@ -288,14 +291,20 @@ class Batch:
                     head.day,
                     organization,
                     *counts,
+                    bool(
+                        counts[1]
+                        or (domain in head.failing if domain else head.failing)
+                    ),
                 )
             )
 
-    def _addPolicies(self, number: int, accepted: AcceptedReport) -> dict[str, Counts]:
+    def _addPolicies(
+        self, number: int, accepted: AcceptedReport
+    ) -> tuple[dict[str, Counts], frozenset[str]]:
         """
         Add the policies of a TLS report.
 
-        @return: The sessions by policy domain.
+        @return: The sessions by policy domain, and the domains with failures.
         """
         day = accepted.report.day
         organization = organizationNumber(organizationName(accepted.report))
@@ -316,6 +325,7 @@ class Batch:
                     policyType,
                     succeeded,
                     failed,
+                    bool(failed or policy.failures),
                     encodePolicy(policy),
                 )
             )
@@ -329,7 +339,7 @@ class Batch:
                 self.failures.append(
                     (domain, day, number, key, organization, *cause, sessions)
                 )
-        return counts
+        return counts, frozenset(domain for domain, each in causes.items() if each)
 
     def addBlock(
         self, number: int, part: int, report: ParsedReport, data: bytes, position: int

@@ -263,7 +263,7 @@ def reports(
             .where(
                 _d.refused == refused,
                 _d.domain == filter.domain,
-                *_conditions(filter, _d.day, _d.organization, _d.failed),
+                *_conditions(filter, _d.day, _d.organization, _d.has_failures),
             )
             .order_by(_d.report.desc())
             .limit(limit)
@@ -431,7 +431,7 @@ def tlsRows(
             _p.content,
         )
         .join(receivedOrganization, _o.number == _p.organization)
-        .where(*_conditions(filter, _p.day, _p.organization, _p.failed))
+        .where(*_conditions(filter, _p.day, _p.organization, _p.has_failures))
         .order_by(_p.domain, _p.day, _p.report, _p.position)
         .limit(limit)
     )
@@ -507,7 +507,7 @@ def _rowQuery(filter: ReportFilter, limit: int) -> Select[Any]:
             _d.kind == ReceivedKind.DMARC,
             not_(_d.refused),
             _d.domain == filter.domain if filter.domain else _d.domain > "",
-            *_conditions(filter, _d.day, _d.organization, _d.failed),
+            *_conditions(filter, _d.day, _d.organization, _d.has_failures),
         )
         .order_by(_d.domain, _d.day, _d.report, _w.position)
         .limit(limit)
@@ -541,7 +541,7 @@ def _conditions(
     filter: ReportFilter,
     day: ColumnElement[int],
     organization: ColumnElement[int],
-    failed: ColumnElement[int],
+    hasFailures: ColumnElement[bool],
 ) -> Iterable[ColumnElement[bool]]:
     """
     The conditions on columns that several tables have.
@@ -553,7 +553,7 @@ def _conditions(
     if filter.organization:
         yield organization.in_(_organizations(filter))
     if filter.onlyFailures:
-        yield failed > 0
+        yield hasFailures
 
 
 def _stored(row: Row[Any]) -> StoredReport:

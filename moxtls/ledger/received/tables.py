@@ -112,6 +112,8 @@ receivedDomain = Table(
     Column("organization", BigInteger, nullable=False),
     Column("total", BigInteger, nullable=False),
     Column("failed", BigInteger, nullable=False),
+    # Also true for failures without a failed session: no policy was enforced.
+    Column("has_failures", Boolean, nullable=False),
     sqlite_with_rowid=False,
 )
 # With all columns, so that sums over days read nothing else.
@@ -125,6 +127,7 @@ Index(
     receivedDomain.c.organization,
     receivedDomain.c.failed,
     receivedDomain.c.total,
+    receivedDomain.c.has_failures,
 )
 
 #: Names of reporting organizations; C{number} is a digest of the name.
@@ -150,6 +153,8 @@ receivedPolicy = Table(
     Column("policy_type", Text, nullable=False),
     Column("succeeded", BigInteger, nullable=False),
     Column("failed", BigInteger, nullable=False),
+    # As in L{receivedDomain}.
+    Column("has_failures", Boolean, nullable=False),
     # JSON: strings, MX hosts, failures.
     Column("content", Text, nullable=False),
 )

@@ -322,6 +322,26 @@ class ReceivedContract(ReceivedBase):
         for conditions, expected in cases:
             self.assertEqual("".join(self.ids(**conditions)), expected, conditions)
 
+    def test_failuresWithoutSessions(self) -> None:
+        """
+        RFC 8460 4.4: a policy may have failure details although no session failed, as
+        none was enforced.  Such reports and policies have failures, too, and no sums
+        of failed sessions.
+        """
+        detail = ReceivedFailure("starttls-not-supported", 3)
+        defective = replace(policy(failures=[detail]), failed=0)
+        self.add(
+            tls(defective, policy(NET), reportID="a"), tls(policy(NET), reportID="b")
+        )
+        for domain, expected in (("", ["a"]), (ORG, ["a"]), (NET, [])):
+            self.assertEqual(
+                self.ids(onlyFailures=True, domain=domain), expected, domain
+            )
+        rows = self.got(self.store.tlsRows(ReportFilter(onlyFailures=True), 10))
+        self.assertEqual([each.policy.domain for each in rows], [ORG])
+        (report,) = self.listed(onlyFailures=True)
+        self.assertEqual(report.failed, 0)
+
     def test_caseOfOrganization(self) -> None:
         """
         Names are compared without regard to case, also beyond ASCII.

@@ -105,6 +105,7 @@ def _domains() -> None:
         sa.Column("organization", sa.BigInteger, nullable=False),
         sa.Column("total", sa.BigInteger, nullable=False),
         sa.Column("failed", sa.BigInteger, nullable=False),
+        sa.Column("has_failures", sa.Boolean, nullable=False),
         sa.PrimaryKeyConstraint(
             "refused", "domain", "report", name="pk_received_domain"
         ),
@@ -122,6 +123,7 @@ def _domains() -> None:
             "organization",
             "failed",
             "total",
+            "has_failures",
         ],
     )
     op.create_table(
@@ -145,6 +147,7 @@ def _tls() -> None:
         sa.Column("policy_type", sa.Text, nullable=False),
         sa.Column("succeeded", sa.BigInteger, nullable=False),
         sa.Column("failed", sa.BigInteger, nullable=False),
+        sa.Column("has_failures", sa.Boolean, nullable=False),
         sa.Column("content", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint(
             "domain", "day", "report", "position", name="pk_received_tls_policy"
