@@ -15,6 +15,7 @@ from moxtls.cli.shell import Shell, addCommand, domainArgument
 from moxtls.dates import DAY
 from moxtls.domain import Domain
 from moxtls.received.analysis.answers import (
+    Answer,
     DayCount,
     DMARCAnswer,
     FailureReason,
@@ -190,9 +191,7 @@ async def _overview(
     return 0
 
 
-def _overviewRow(
-    domain: Domain, kind: str, answer: TLSAnswer | DMARCAnswer
-) -> tuple[object, ...]:
+def _overviewRow(domain: Domain, kind: str, answer: Answer) -> tuple[object, ...]:
     since = answer.conclusion.since
     return (
         domain.unicode,
@@ -204,9 +203,7 @@ def _overviewRow(
     )
 
 
-def _overviewJSON(
-    domain: Domain, kind: str, answer: TLSAnswer | DMARCAnswer
-) -> tuple[object, ...]:
+def _overviewJSON(domain: Domain, kind: str, answer: Answer) -> tuple[object, ...]:
     conclusion = answer.conclusion
     return (
         domain.ascii,
@@ -222,9 +219,7 @@ def _overviewJSON(
 # --- one domain -----------------------------------------------------------------------
 
 
-def _heading(
-    title: str, answer: TLSAnswer | DMARCAnswer, expected: str, width: int
-) -> Iterator[str]:
+def _heading(title: str, answer: Answer, expected: str, width: int) -> Iterator[str]:
     conclusion = answer.conclusion
     yield f"{title}: {conclusion.verdict}"
     if expected:
@@ -335,7 +330,7 @@ def _dayRow(day: DayCount) -> tuple[object, ...]:
 # --- JSON -----------------------------------------------------------------------------
 
 
-def _answerJSON(answer: TLSAnswer | DMARCAnswer) -> dict[str, object]:
+def _answerJSON(answer: Answer) -> dict[str, object]:
     conclusion = answer.conclusion
     return {
         "verdict": str(conclusion.verdict),

@@ -14,7 +14,7 @@ from moxtls.lab.mail import MailOutcome, ReceptionOutcome
 from moxtls.lab.messages import ANNA, OTTO
 from moxtls.lab.received import ReportReception
 from moxtls.lab.world import Lab
-from moxtls.received.analysis.answers import DMARCAnswer, TLSAnswer
+from moxtls.received.analysis.answers import Answer, TLSAnswer
 from moxtls.received.analysis.describe import describeTLSReport
 from moxtls.received.types import StoredReport
 
@@ -107,7 +107,7 @@ def _receivedRow(outcome: ReceptionOutcome) -> tuple[object, ...]:
 def showReceptions(
     output: Output,
     receptions: Sequence[ReportReception],
-    answers: Sequence[TLSAnswer | DMARCAnswer],
+    answers: Sequence[Answer],
 ) -> None:
     """
     Print what became of the reports about the lab's domain, and what they say.

@@ -113,13 +113,12 @@ class FailureReason:
 
 
 @dataclass(frozen=True, slots=True)
-class TLSAnswer:
+class Answer:
     """
-    The answer from TLS reports about mail to a domain.
+    The answer from reports of one kind about a domain and the days C{first} to C{last}.
 
-    @ivar failed: Sessions that failed.
-    @ivar reasons: Most sessions first; also failures that failed no session, because no
-        policy was enforced.
+    @ivar total: Sessions or messages.
+    @ivar failed: Those that failed.
     """
 
     domain: str
@@ -129,27 +128,30 @@ class TLSAnswer:
     total: int
     failed: int
     days: tuple[DayCount, ...]
-    reasons: tuple[FailureReason, ...]
     reporters: tuple[Reporter, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class DMARCAnswer:
+class TLSAnswer(Answer):
+    """
+    The answer from TLS reports about mail to a domain.
+
+    @ivar reasons: Most sessions first; also failures that failed no session, because no
+        policy was enforced.
+    """
+
+    reasons: tuple[FailureReason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DMARCAnswer(Answer):
     """
     The answer from DMARC reports about mail from a domain.
 
     @ivar sources: Those with most failures first.
     """
 
-    domain: str
-    first: int
-    last: int
-    conclusion: Conclusion
-    total: int
-    failed: int
-    days: tuple[DayCount, ...]
     sources: tuple[SourceGroup, ...]
-    reporters: tuple[Reporter, ...]
 
 
 # --- TLS ------------------------------------------------------------------------------
@@ -181,8 +183,8 @@ def answerTLS(
         sum(each.total for each in counts),
         sum(each.failed for each in counts),
         counts,
-        tuple(reasons),
         tuple(reporters),
+        tuple(reasons),
     )
 
 
@@ -342,8 +344,8 @@ def answerDMARC(
         sum(each.total for each in counts),
         sum(each.failed for each in counts),
         counts,
-        tuple(sources),
         tuple(reporters),
+        tuple(sources),
     )
 
 
