@@ -59,7 +59,7 @@ def parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """
     top = _Parser(
         prog="moxtls",
-        description="Mail transfer with TLS reporting, MTA-STS and DANE. "
+        description="Mail transfer with TLS and DMARC reports, MTA-STS and DANE. "
         'The server itself is started by "twistd moxtls --config moxtls.toml".',
     )
     top.add_argument("--version", action="version", version=f"moxtls {__version__}")

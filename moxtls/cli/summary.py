@@ -30,8 +30,7 @@ from moxtls.received.analysis.explanations import Explanation
 from moxtls.received.analysis.questions import Lookups, ReportQuestions, ownHost
 from moxtls.received.analysis.readiness import expectedDMARC, expectedTLS
 from moxtls.received.analysis.sources import SourceGroup, advice
-from moxtls.received.interfaces import IReceivedReportStore
-from moxtls.received.types import ReceivedKind, Reporter, ReportFilter, dayOf
+from moxtls.received.types import Reporter
 
 OVERVIEW = ("Domain", "Reports", "Verdict", "Passed", "Since", "Result")
 OVERVIEW_JSON = (
@@ -115,12 +114,13 @@ async def _summary(shell: Shell, arguments: argparse.Namespace) -> int:
     dmarc = await questions.dmarc(domain, first, last, published)
     expected = {"tls": "", "dmarc": ""}
     store = (await shell.ledger()).received
+    before = domain.ascii, 0, first - 1
     if tls.conclusion.verdict is Verdict.NO_DATA:
-        older = await _older(store, ReceivedKind.TLS, domain, (first, last))
-        expected["tls"] = older or expectedTLS(published)
+        days = [each.day for each in await store.tlsDays(*before)]
+        expected["tls"] = _older("TLS", days, last) or expectedTLS(published)
     if dmarc.conclusion.verdict is Verdict.NO_DATA:
-        older = await _older(store, ReceivedKind.DMARC, domain, (first, last))
-        expected["dmarc"] = older or expectedDMARC(published)
+        days = [each.day for each in await store.dmarcDays(*before)]
+        expected["dmarc"] = _older("DMARC", days, last) or expectedDMARC(published)
     if arguments.json:
         shell.output.json(
             {
@@ -145,24 +145,19 @@ async def _summary(shell: Shell, arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _older(
-    store: IReceivedReportStore,
-    kind: ReceivedKind,
-    domain: Domain,
-    span: tuple[int, int],
-) -> str:
+def _older(kind: str, days: Sequence[int], last: int) -> str:
     """
-    A sentence about reports of days before C{span}; empty if there are none.
+    A sentence about reports of earlier days; empty if there are none.
+
+    @param last: The last of the days that were asked about.
     """
-    first, last = span
-    for report in await store.reports(ReportFilter(kind, domain.ascii), 1):
-        day = dayOf((report.start + report.end) // 2)
-        if day < first:
-            return (
-                f"no {kind.upper()} report about these days; the latest that arrived "
-                f"is about {dayName(day)}: --days {last - day + 1} includes it"
-            )
-    return ""
+    if not days:
+        return ""
+    latest = max(days)
+    return (
+        f"no {kind} report about these days; the latest is about {dayName(latest)}: "
+        f"--days {last - latest + 1} includes it"
+    )
 
 
 # --- all domains ----------------------------------------------------------------------
@@ -236,7 +231,7 @@ def _heading(title: str, answer: Answer, expected: str, width: int) -> Iterator[
 
 
 def _reporters(reporters: Sequence[Reporter]) -> str:
-    names = ", ".join(each.organization for each in reporters[:3])
+    names = ", ".join(each.organization or "(unnamed)" for each in reporters[:3])
     more = f" and {len(reporters) - 3} more" if len(reporters) > 3 else ""
     return f"reported by {names or 'nobody'}{more}"
 
@@ -279,9 +274,11 @@ def _reasonLines(reason: FailureReason, width: int) -> Iterator[str]:
 
 def _dmarcLines(answer: DMARCAnswer, expected: str, width: int) -> Iterator[str]:
     yield from _heading(f"Mail from {answer.domain}, DMARC", answer, expected, width)
+    advised: dict[str, list[str]] = {}
     for group in [each for each in answer.sources if each.failed][:MAX_SHOWN]:
-        said = advice(group, answer.domain)
-        yield from wrapped(f"{group.name}: {said}", width, "  > ")
+        advised.setdefault(advice(group, answer.domain), []).append(group.name)
+    for said, names in advised.items():
+        yield from wrapped(f"{', '.join(names)}: {said}", width, "  > ")
 
 
 def _tables(shell: Shell, answer: DMARCAnswer, showAll: bool) -> None:

@@ -13,6 +13,7 @@ from moxtls.lab.arrivals import ArrivedAggregate, ArrivedReport
 from moxtls.lab.mail import MailOutcome, ReceptionOutcome
 from moxtls.lab.messages import ANNA, OTTO
 from moxtls.lab.received import ReportReception
+from moxtls.lab.scenario import SENDER
 from moxtls.lab.world import Lab
 from moxtls.received.analysis.answers import Answer, TLSAnswer
 from moxtls.received.analysis.describe import describeTLSReport
@@ -54,6 +55,7 @@ def showMail(output: Output, outcomes: Sequence[MailOutcome]) -> None:
         )
         for each in outcomes
     ]
+    output.line(f"Mail from {SENDER}, the domain of this moxtls, to each destination:")
     output.table(("Domain", "Condition", "Mail", "How"), rows)
     output.line("")
 
@@ -82,6 +84,7 @@ def showReceived(
         "DKIM",
         "DMARC, disposition",
     )
+    output.line(f"Mail of others to {SENDER}:")
     output.table(columns, rows)
     for line in wrong:
         output.line(f"UNEXPECTED {line}")
@@ -121,6 +124,7 @@ def showReceptions(
         )
         for each in receptions
     ]
+    output.line(f"Reports of others about {SENDER}:")
     output.table(("Report from", "What it is", "Reply", "What became of it"), rows)
     for each in receptions:
         for line in each.differences:

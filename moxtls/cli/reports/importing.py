@@ -269,8 +269,9 @@ def _summarize(output: Output, counts: ImportCounts, seconds: float) -> None:
         return
     output.line(
         f"{results[AddResult.STORED]:,} stored, "
-        f"{results[AddResult.VARIANT]:,} variants, "
-        f"{results[AddResult.DUPLICATE]:,} duplicates, {counts.refused:,} refused, "
+        f"{count(results[AddResult.VARIANT], 'variant')}, "
+        f"{count(results[AddResult.DUPLICATE], 'duplicate')}, "
+        f"{counts.refused:,} refused, "
         f"in {seconds:.1f} s."
     )
     if counts.otherMail:

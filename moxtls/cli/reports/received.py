@@ -220,7 +220,7 @@ def _row(report: StoredReport) -> tuple[object, ...]:
         str(report.kind or "?"),
         str(dayOfNumber(middle // DAY)) if report.end else "",
         report.domains,
-        report.organization or report.origin.sender,
+        report.organization or "(unnamed)",
         report.total,
         report.failed,
         _state(report),

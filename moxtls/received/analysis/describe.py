@@ -89,17 +89,21 @@ def describeTLSReport(
     if fine and not showAll:
         sessions = sum(each.succeeded for each in fine)
         kinds = ", ".join(
-            dict.fromkeys(f"{each.domain}: {each.type}" for each in fine[:5])
+            dict.fromkeys(f"{_domainOf(each)}: {each.type}" for each in fine[:5])
         )
         lines.append(f"{count(sessions, 'session')} without failures ({kinds})")
     return [escapeUnprintable(line) for line in lines]
+
+
+def _domainOf(policy: ReceivedPolicy) -> str:
+    return policy.domain or "(no domain)"
 
 
 def _describePolicy(
     policy: ReceivedPolicy, showAll: bool, isExplained: bool
 ) -> Iterator[str]:
     yield (
-        f"{policy.domain or '(no domain)'}: {policy.type}, "
+        f"{_domainOf(policy)}: {policy.type}, "
         f"{number(policy.succeeded)} succeeded, {number(policy.failed)} failed"
     )
     if policy.mxHosts:
@@ -179,8 +183,9 @@ def _fine(records: Sequence[ReceivedRecord]) -> Iterable[str]:
 
 
 def _described(record: ReceivedRecord) -> Iterator[str]:
+    disposition = record.disposition or "no disposition"
     yield (
-        f"{record.count} x from {record.sourceIP}: {record.disposition or 'none'}, "
+        f"{record.count} x from {record.sourceIP}: {disposition}, "
         f"aligned DKIM {record.dkimAligned or '-'}, SPF {record.spfAligned or '-'}"
     )
     names = [f"From {record.headerFrom}"]

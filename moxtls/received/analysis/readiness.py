@@ -196,13 +196,16 @@ def enforceStep(published: PublishedRecords, tls: TLSAnswer) -> Step:
         return Step(name, Ready.DONE, now, sentence, evidence, blockers)
     if not tls.total:
         return Step(name, Ready.NO_DATA, now, _noReports(published), evidence, blockers)
-    if blockers:
-        sentence = f"{count(len(blockers), 'problem')} to mend first"
+    if blockers or lacking:
+        sentence = _obstacles(blockers, lacking)
         return Step(name, Ready.NOT_YET, now, sentence, evidence, blockers)
-    if lacking:
-        return Step(name, Ready.NOT_YET, now, "; ".join(lacking), evidence)
     sentence = "set mode: enforce in the policy, and a new id in its record"
     return Step(name, Ready.YES, now, sentence, evidence)
+
+
+def _obstacles(blockers: Sequence[Blocker], lacking: Sequence[str]) -> str:
+    mend = [f"{count(len(blockers), 'problem')} to mend first"] if blockers else []
+    return "; ".join([*mend, *lacking])
 
 
 def _lackingSTS(published: PublishedRecords, tls: TLSAnswer) -> Iterator[str]:
@@ -319,11 +322,9 @@ def _dmarcStep(
             problem = published.dmarcProblem or "its record has no rua"
             sentence = f"no DMARC reports come: {problem}"
         return Step(name, Ready.NO_DATA, now, sentence, evidence, listed)
-    if listed:
-        sentence = f"{count(len(blockers), 'problem')} to mend first"
+    if listed or lacking:
+        sentence = _obstacles(blockers, lacking)
         return Step(name, Ready.NOT_YET, now, sentence, evidence, listed)
-    if lacking:
-        return Step(name, Ready.NOT_YET, now, "; ".join(lacking), evidence)
     sentence = f"set {tag}{name[1:]} in {where}"
     if record is not None and record.testing and name == f"p={published.requested}":
         sentence = f"remove t=y from {where}"

@@ -76,13 +76,17 @@ def judgeMailed(
 
 
 def judge(
-    report: ParsedReport, origin: Origin, ours: Collection[str], reported: str = ""
+    report: ParsedReport,
+    origin: Origin,
+    ours: Collection[str] | None,
+    reported: str = "",
 ) -> AcceptedReport | RefusedReport:
     """
     Decide about a report by its content alone, whatever way it came.
 
     @param ours: The domains, in A-labels, reports about which are accepted: the local
         ones, those of which only reports are collected, and the name of this host.
+        C{None}: all, and TLS reports that name none, which are not counted.
     @param reported: The domain that policies without one are about, unless the report
         says it; empty if unknown.
     """
@@ -91,7 +95,7 @@ def judge(
         return _refused(report, origin, reason)
     if report.kind is ReceivedKind.TLS:
         return _judgeTLS(report, origin, ours, reported)
-    if not _isOurs(report, ours):
+    if ours is not None and not _isOurs(report, ours):
         return _refused(report, origin, _notOurs([report.domain]))
     return AcceptedReport(report, origin)
 
@@ -106,16 +110,19 @@ def _isOurs(report: ParsedReport, ours: Collection[str]) -> bool:
 
 
 def _judgeTLS(
-    report: ParsedReport, origin: Origin, ours: Collection[str], reported: str
+    report: ParsedReport,
+    origin: Origin,
+    ours: Collection[str] | None,
+    reported: str,
 ) -> AcceptedReport | RefusedReport:
     default = report.domainHint or reported
     policies = tuple(
         replace(each, domain=each.domain or default) for each in report.policies
     )
     report = replace(report, policies=policies)
-    counted = frozenset(each for each in report.domains if each in ours)
-    if not counted:
-        named = [each.domain for each in policies if each.domain]
+    counted = frozenset(each for each in report.domains if ours is None or each in ours)
+    named = [each.domain for each in policies if each.domain]
+    if not counted and (named or ours is not None):
         isAbout = report.domains or not named
         reason = _notOurs(report.domains) if isAbout else f"{named[0]} is no domain"
         return _refused(report, origin, reason)

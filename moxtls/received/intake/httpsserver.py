@@ -247,7 +247,14 @@ class ReportServerFactory(ServerFactory):
         except Exception:
             logUnlessOutage(self.log, "storing a report received by HTTPS failed")
             return Answer(503, "the report can't be stored now")
-        return answerTo(results)
+        answer = answerTo(results)
+        self.log.info(
+            "report by HTTPS from {host!r}: {status}: {text!r}",
+            host=client,
+            status=answer.status,
+            text=answer.text[:MAX_REASON],
+        )
+        return answer
 
 
 def judgeSent(report: ParsedReport, origin: Origin, ours: Collection[str]) -> Judged:

@@ -229,7 +229,7 @@ class Importer:
         # A path may have octets that are no text.
         sender = name.encode("utf-8", "backslashreplace").decode()
         origin = Origin(Channel.IMPORT, sender, "", self._now())
-        judged = judge(report, origin, report.domains)
+        judged = judge(report, origin, None)
         if isinstance(judged, RefusedReport):
             self._refuse(name, judged.reason)
             return
@@ -244,7 +244,7 @@ class Importer:
         counts = self.counts
         counts.results[result] += 1
         domains = report.domains
-        if not any(map(self._isConfigured, domains)):
+        if domains and not any(map(self._isConfigured, domains)):
             counts.unconfigured += 1
             if len(counts.domains) < MAX_DOMAINS:
                 counts.domains.update(dict.fromkeys(domains))

@@ -102,7 +102,7 @@ class ImportTests(ImportCase):
         first, last = ran.out.splitlines()
         self.assertRegex(
             first,
-            r"\A4 stored, 0 variants, 1 duplicates, 2 refused, in [0-9.]+ s\.\Z",
+            r"\A4 stored, 0 variants, 1 duplicate, 2 refused, in [0-9.]+ s\.\Z",
         )
         self.assertEqual(
             last,

@@ -4,9 +4,16 @@ Tests for L{moxtls.received.analysis.describe}.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from moxtls.received.analysis.describe import describeTLSReport
+from moxtls.dmarc.parse import parseAggregateReport
+from moxtls.received.analysis.describe import (
+    describeAggregateReport,
+    describeTLSReport,
+)
+from tests.received.reading.samples import aggregateReport, tlsReport
 from tests.reports import readTLSReport
 from tests.tlsrpt.test_parse import OURS, changed
 
@@ -37,6 +44,21 @@ class DescribeTests(SynchronousTestCase):
                 "  1 x sts-policy-fetch-error (dns-lookup)",
             ],
         )
+
+    def test_unnamed(self) -> None:
+        """
+        Values that a report doesn't give are said to be missing: an empty disposition
+        is not "none".
+        """
+        head = aggregateReport().replace(b">none<", b"><")
+        lines = describeAggregateReport(parseAggregateReport(head), showAll=True)
+        (line,) = [each for each in lines if " x from " in each]
+        self.assertIn(": no disposition, aligned", line)
+        bare = readTLSReport(tlsReport(domain=None))
+        self.assertIn("(no domain): sts, ", "\n".join(describeTLSReport(bare)))
+        fine = replace(bare.policies[0], failed=0, failures=())
+        last = describeTLSReport(replace(bare, policies=(fine,)))[-1]
+        self.assertIn("without failures ((no domain): sts)", last)
 
     def test_escaped(self) -> None:
         """

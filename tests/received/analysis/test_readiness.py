@@ -153,6 +153,12 @@ class EnforceTests(SynchronousTestCase):
             ),
             (other, tls(), Ready.NOT_YET, "1 problem to mend first"),
             (here, tls(14, 100, bad), Ready.NOT_YET, "1 problem to mend first"),
+            (
+                none,
+                tls(14, 100, bad),
+                Ready.NOT_YET,
+                "1 problem to mend first; publish a policy with mode: testing first",
+            ),
             (enforced, tls(), Ready.DONE, "enforced already"),
             (enforced, tls(14, 100, bad), Ready.DONE, "while 1 problem"),
             # What is normal, and what MTA-STS has no part in.

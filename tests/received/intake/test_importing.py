@@ -253,14 +253,19 @@ class ReportTests(TestCase):
             await importer.put(Input(name, content, 1, isMail))
         await importer.finish()
         counts = importer.counts
-        self.assertEqual(counts.results, {AddResult.STORED: 4})
+        self.assertEqual(counts.results, {AddResult.STORED: 5})
         self.assertEqual(counts.unconfigured, 2)
         self.assertEqual(list(counts.domains), ["b.example", "c.example"])
-        self.assertEqual((counts.otherMail, counts.refused), (1, 4))
-        self.assertEqual(refused.pop("nameless"), "it names no policy domain")
+        self.assertEqual((counts.otherMail, counts.refused), (1, 3))
         self.assertRegex(refused.pop("late"), "in the future")
         self.assertRegex(refused.pop("text"), "there is no report in it")
         [(name, reason)] = refused.items()
         self.assertRegex(f"{name}: {reason}", r"\Adamaged.*: gzip: the data is cut off")
         stored = await ledger.received.reports(ReportFilter(domain="b.example"), 10)
         self.assertEqual([each.reportID for each in stored], ["t-2"])
+        # It is listed, but counts for no domain.
+        listed = await ledger.received.reports(ReportFilter(), 10)
+        self.assertEqual(
+            [(each.reportID, each.domains) for each in listed if not each.domains],
+            [("t-4", ())],
+        )
