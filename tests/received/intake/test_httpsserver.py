@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -251,10 +251,16 @@ class RequestTests(HTTPSServerCase):
 
     def test_escaped(self) -> None:
         """
-        Nothing from a report gets into a response unescaped or in any length.
+        Nothing from a report gets into a response or the log unescaped or in any
+        length.
         """
         report = tlsReport(domain="<script>\x1b[31m" + "x" * 1000)
-        _, text = self.send(post(report, JSON))
+        with capturedLogs() as logs:
+            _, text = self.send(post(report, JSON))
+        logged = "".join(filter(None, map(formatEvent, logs)))
+        self.assertRegex(logged, r"\Areport by HTTPS from '[0-9.]+': 422: .refused: ")
+        self.assertTrue(logged.isprintable())
+        self.assertLess(len(logged), 500)
         self.assertRegex(text, r"\Arefused: .*script.*\\x1b")
         self.assertTrue(text[:-1].isprintable())
         self.assertLessEqual(len(text), 301)
